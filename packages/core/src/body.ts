@@ -1,0 +1,359 @@
+/**
+ * Bodies, and the only place in Weir that pauses and resumes anything. Both directions follow one rule: whoever cannot take more says so,
+ * and the other side of the proxy is not read until it can. Nothing is collected in between but the replay buffer, which has a cap.
+ *
+ * `IncomingBody` carries the request's body from the client to whichever attempt reads it; `ResponsePump` carries the response's body from
+ * a transport through the chain of transforms and taps to the client.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { ProxyError } from './errors.ts'
+import { ReplayBuffer } from './replay.ts'
+import type { BodyTap } from './stage.ts'
+import type { UpstreamCall } from './transport/transport.ts'
+
+/** What a transport implements to read a request body. */
+export interface BodyReader {
+  /** Return false to be left alone until `resume()`. */
+  onChunk(chunk: Buffer): boolean
+  /** Trailers as a flat list, undefined when there are none. */
+  onEnd(trailers: string[] | undefined): void
+  /** The client broke off or sent too much. The transport aborts its request; the exchange knows already. */
+  onError(error: Error): void
+}
+
+export interface BodyFlow {
+  /** Nothing is delivered before the first call. */
+  resume(): void
+  /** The reader wants no more; its callbacks are not called again. */
+  close(): void
+}
+
+/** The body of a request, as a transport sees it. */
+export interface RequestBody {
+  /** From `Content-Length`; undefined means chunked. */
+  readonly length: number | undefined
+  /** The client announced trailers (`Trailer`): a transport that can send them waits for `onEnd`. */
+  readonly hasTrailers: boolean
+  /** Starts at the first byte, also on a retry. A reader that was open before is closed. */
+  open(reader: BodyReader): BodyFlow
+}
+
+/** A body that is complete in memory: one that a body parser had consumed, or one that a stage set. */
+export class BufferedBody implements RequestBody {
+  readonly length: number
+  readonly hasTrailers: boolean = false
+  readonly #bytes: Buffer
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes
+    this.length = bytes.length
+  }
+
+  open(reader: BodyReader): BodyFlow {
+    let open = true
+    return {
+      resume: () => {
+        if (!open) return
+        open = false
+        if (this.#bytes.length > 0) reader.onChunk(this.#bytes)
+        reader.onEnd(undefined)
+      },
+      close: () => {
+        open = false
+      },
+    }
+  }
+}
+
+/** The client's body, streaming. One reader at a time; a replay buffer behind it. */
+export class IncomingBody implements RequestBody, BodyFlow {
+  readonly length: number | undefined
+  readonly hasTrailers: boolean
+  /** Client body bytes seen. */
+  bytes: number = 0
+  readonly #req: IncomingMessage
+  readonly #maxSize: number
+  readonly #replay: ReplayBuffer
+  #reader: BodyReader | undefined
+  /** Index of the next replayed chunk, or -1 when the reader is live. */
+  #cursor = -1
+  #started = false
+  #ended = false
+  #error: Error | undefined
+  #flowing = false
+
+  constructor(req: IncomingMessage, length: number | undefined, hasTrailers: boolean, maxSize: number, replayLimit: number) {
+    this.length = length
+    this.hasTrailers = hasTrailers
+    this.#req = req
+    this.#maxSize = maxSize
+    this.#replay = new ReplayBuffer(replayLimit)
+  }
+
+  /** True while a further attempt could be given the whole body. */
+  get replayable(): boolean {
+    return this.#replay.chunks !== undefined && this.#error === undefined
+  }
+
+  /** True when the client has sent all of it. */
+  get complete(): boolean {
+    return this.#ended
+  }
+
+  open(reader: BodyReader): BodyFlow {
+    this.#flowing = false
+    if (this.#started) this.#req.pause()
+    this.#reader = reader
+    this.#cursor = 0
+    return this
+  }
+
+  resume(): void {
+    if (this.#reader === undefined) return
+    this.#flowing = true
+    if (this.#cursor >= 0 && !this.#deliverReplay()) return
+    if (!this.#started) this.#attach()
+    else if (!this.#ended) this.#req.resume()
+  }
+
+  close(): void {
+    this.#reader = undefined
+    this.#flowing = false
+    if (this.#started && !this.#ended) this.#req.pause()
+  }
+
+  /** No attempt will read any more: drop the replay memory and let the rest of the upload run into nothing, so the connection stays in step. */
+  discard(): void {
+    this.#reader = undefined
+    this.#replay.release()
+    if (!this.#started) this.#attach()
+    if (!this.#ended) this.#req.resume()
+  }
+
+  /** The decision to retry can no longer fall: free the memory. */
+  commit(): void {
+    this.#replay.release()
+  }
+
+  #deliverReplay(): boolean {
+    const chunks = this.#replay.chunks
+    while (chunks !== undefined && this.#cursor < chunks.length) {
+      const chunk = chunks[this.#cursor++] as Buffer
+      if (this.#reader?.onChunk(chunk) === false) {
+        this.#flowing = false
+        return false
+      }
+      // The reader may have closed, or handed over to another attempt, inside the callback.
+      if (!this.#flowing) return false
+    }
+    this.#cursor = -1
+    if (this.#error !== undefined) this.#reader?.onError(this.#error)
+    else if (this.#ended) this.#reader?.onEnd(trailersOf(this.#req))
+    return true
+  }
+
+  #attach(): void {
+    this.#started = true
+    const req = this.#req
+    req.on('data', (chunk: Buffer) => {
+      this.bytes += chunk.length
+      if (this.bytes > this.#maxSize) {
+        this.#fail(new ProxyError('ERR_BODY_TOO_LARGE'))
+        return
+      }
+      this.#replay.push(chunk)
+      if (this.#reader !== undefined && this.#cursor < 0 && !this.#reader.onChunk(chunk)) {
+        this.#flowing = false
+        req.pause()
+      }
+    })
+    req.on('end', () => {
+      this.#ended = true
+      if (this.#cursor < 0) this.#reader?.onEnd(trailersOf(req))
+    })
+    req.on('error', (error) => this.#fail(error))
+    req.on('close', () => {
+      if (!this.#ended) this.#fail(new ProxyError('ERR_CLIENT_ABORTED'))
+    })
+  }
+
+  #fail(error: Error): void {
+    if (this.#error !== undefined || this.#ended) return
+    this.#error = error
+    const reader = this.#reader
+    this.#reader = undefined
+    reader?.onError(error)
+  }
+}
+
+function trailersOf(req: IncomingMessage): string[] | undefined {
+  return req.rawTrailers.length > 0 ? req.rawTrailers : undefined
+}
+
+/** One step of the response chain, in the order in which the hooks asked for it. */
+export type BodyStep = { readonly transform: Duplex } | { readonly tap: BodyTap }
+
+/** What the pump reports to the exchange. */
+export interface PumpEvents {
+  /** The last byte was handed to the client's connection. */
+  onPumped(): void
+  /** A transform or tap threw. */
+  onPumpError(error: unknown): void
+}
+
+/**
+ * Response body to client. Without steps it is one `write` per chunk; the fast case (whole body in one chunk) is one `end`, so that head and
+ * body leave in a single socket write.
+ */
+export class ResponsePump {
+  bytes: number = 0
+  readonly #res: ServerResponse
+  readonly #events: PumpEvents
+  #call: UpstreamCall | undefined
+  #entry: Duplex | undefined
+  #taps: BodyTap[] | undefined
+  #held: Buffer | undefined
+  #remaining: number
+  #trailers: string[] | undefined
+  #waiting = false
+
+  /** @param length `Content-Length` that the client was told, or -1 */
+  constructor(res: ServerResponse, events: PumpEvents, call: UpstreamCall | undefined, length: number) {
+    this.#res = res
+    this.#events = events
+    this.#call = call
+    this.#remaining = length
+  }
+
+  /** Builds the chain; before the first chunk. */
+  chain(steps: readonly BodyStep[]): void {
+    let taps: BodyTap[] = []
+    let exit: Duplex | undefined
+    for (const step of steps) {
+      if ('tap' in step) {
+        taps.push(step.tap)
+        continue
+      }
+      const stream = step.transform
+      stream.on('error', (error) => this.#events.onPumpError(error))
+      if (exit === undefined) {
+        this.#entry = stream
+        if (taps.length > 0) this.#taps = taps
+      } else this.#join(exit, stream, taps)
+      taps = []
+      exit = stream
+    }
+    if (exit === undefined) {
+      if (taps.length > 0) this.#taps = taps
+      return
+    }
+    const last = exit
+    const tail = taps
+    last.on('data', (chunk: Buffer) => {
+      this.#tap(tail, chunk)
+      this.bytes += chunk.length
+      if (!this.#res.write(chunk)) {
+        last.pause()
+        this.#res.once('drain', () => last.resume())
+      }
+    })
+    last.on('end', () => {
+      this.#tapEnd(tail, true)
+      this.#finish(undefined, undefined)
+    })
+    this.#entry?.on('drain', () => this.#call?.resume())
+  }
+
+  write(chunk: Buffer): void {
+    if (this.#taps !== undefined) this.#tap(this.#taps, chunk)
+    if (this.#entry !== undefined) {
+      if (!this.#entry.write(chunk)) this.#call?.pause()
+      return
+    }
+    this.bytes += chunk.length
+    if (this.#remaining === chunk.length) {
+      // The whole (rest of the) body: hold it for the end that follows in the same tick, and send both in one write.
+      this.#remaining = 0
+      this.#held = chunk
+      return
+    }
+    if (this.#remaining > 0) this.#remaining -= chunk.length
+    if (!this.#res.write(chunk)) this.#throttle()
+  }
+
+  end(trailers: string[] | undefined): void {
+    if (this.#taps !== undefined) this.#tapEnd(this.#taps, true)
+    if (this.#entry !== undefined) {
+      this.#trailers = trailers
+      this.#entry.end()
+      return
+    }
+    const held = this.#held
+    this.#held = undefined
+    this.#finish(held, trailers)
+  }
+
+  /** The upstream broke off after the head: what follows must look broken to the client, which is the caller's part. */
+  abort(): void {
+    if (this.#taps !== undefined) this.#tapEnd(this.#taps, false)
+    this.#entry?.destroy()
+    this.#call = undefined
+  }
+
+  #finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
+    const res = this.#res
+    const fields = trailers ?? this.#trailers
+    if (fields !== undefined) {
+      const pairs: [string, string][] = []
+      for (let i = 0; i < fields.length; i += 2) pairs.push([fields[i] as string, fields[i + 1] as string])
+      res.addTrailers(pairs)
+    }
+    if (chunk === undefined) res.end()
+    else if (chunk.length <= 8192) {
+      // A short body as a latin1 string joins the head in one string write: measured cheaper than a gathered write of two buffers.
+      res.end(chunk.toString('latin1'), 'latin1')
+    } else res.end(chunk)
+    this.#events.onPumped()
+  }
+
+  #throttle(): void {
+    if (this.#call === undefined || this.#waiting) return
+    this.#waiting = true
+    this.#call.pause()
+    this.#res.once('drain', () => {
+      this.#waiting = false
+      this.#call?.resume()
+    })
+  }
+
+  #join(from: Duplex, to: Duplex, taps: readonly BodyTap[]): void {
+    from.on('data', (chunk: Buffer) => {
+      this.#tap(taps, chunk)
+      if (!to.write(chunk)) {
+        from.pause()
+        to.once('drain', () => from.resume())
+      }
+    })
+    from.on('end', () => {
+      this.#tapEnd(taps, true)
+      to.end()
+    })
+  }
+
+  #tap(taps: readonly BodyTap[], chunk: Buffer): void {
+    try {
+      for (const tap of taps) tap.onChunk?.(chunk)
+    } catch (error) {
+      this.#events.onPumpError(error)
+    }
+  }
+
+  #tapEnd(taps: readonly BodyTap[], complete: boolean): void {
+    try {
+      for (const tap of taps) tap.onEnd?.(complete)
+    } catch (error) {
+      this.#events.onPumpError(error)
+    }
+  }
+}

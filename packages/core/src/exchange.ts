@@ -1,0 +1,74 @@
+/**
+ * An exchange is one request or upgrade and everything that Weir knows about it. Stages, balancers and hooks all receive the same object.
+ * Every field exists from construction, in one order: objects of one shape keep the engine's property access monomorphic on the hot path
+ * (`exchange.test.ts` guards it).
+ */
+import type { IncomingMessage } from 'node:http'
+import type { ProxyError, TerminationReason } from './errors.ts'
+import type { HeaderList } from './headers.ts'
+import type { Route } from './route.ts'
+import type { Upstream } from './upstream.ts'
+
+/** Facts that stages pass to each other. Open for declaration merging: `declare module '@weir/core' { interface ExchangeLocals { user?: User } }`. */
+// biome-ignore lint/suspicious/noEmptyInterface: open for declaration merging
+export interface ExchangeLocals {}
+
+export interface Exchange {
+  readonly kind: 'request' | 'upgrade'
+  readonly req: IncomingMessage
+  readonly method: string
+  /** Origin-form target, byte-exact unless a stage rewrites it. */
+  url: string
+  /** Copy-on-write over the raw fields: case, order and duplicates survive. */
+  readonly headers: HeaderList
+  /** The client's address after the trusted-proxy rules: no port, no brackets, v4-mapped forms folded to IPv4. */
+  readonly clientIp: string
+  /** `performance.now()` at arrival, milliseconds. */
+  readonly startedAt: number
+  /** Made on first use; aborts on disconnect or deadline. */
+  readonly signal: AbortSignal
+  readonly route: Route | undefined
+  /** Upstreams that this exchange may not be sent to again, oldest first. */
+  readonly tried: readonly Upstream[]
+  readonly upstream: Upstream | undefined
+  /** Wanted upstream id, best effort: used when that upstream is not down, not full and not tried. */
+  affinity: string | undefined
+  hashKey: string | undefined
+  readonly locals: ExchangeLocals
+}
+
+/** One try. All durations are milliseconds; undefined means that the phase was not reached. */
+export interface AttemptOutcome {
+  readonly upstream: Upstream
+  /** 1 for the first try. */
+  readonly number: number
+  /** `performance.now()` when the try began. */
+  readonly startedAt: number
+  /** Waited for a free slot before this try. */
+  readonly queuedMs: number
+  /** Name lookup, TCP and TLS together; undefined on a reused connection. */
+  readonly connectMs: number | undefined
+  /** From the start of the try to the final response head. */
+  readonly headMs: number | undefined
+  /** From the start of the try to its end. */
+  readonly durationMs: number
+  readonly reused: boolean
+  /** Status of the final head, when there was one. */
+  readonly status: number | undefined
+  /** Why the try failed; a client that left is an error with source `client` and says nothing about the upstream. */
+  readonly error: ProxyError | undefined
+}
+
+/** How an exchange ended. */
+export interface Outcome {
+  /** Status that the client received, or was to receive: 499 when it left first. */
+  readonly status: number
+  readonly reason: TerminationReason
+  readonly error: ProxyError | undefined
+  readonly upstream: Upstream | undefined
+  readonly attempts: readonly AttemptOutcome[]
+  /** Body bytes sent to the client (tunnel: both directions are counted by the tunnel's own event). */
+  readonly bytesOut: number
+  /** Arrival to end, milliseconds. */
+  readonly durationMs: number
+}
