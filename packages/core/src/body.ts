@@ -6,7 +6,7 @@
  * a transport through the chain of transforms and taps to the client.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import { ReplayBuffer } from './replay.ts'
 import type { BodyTap } from './stage.ts'
@@ -75,6 +75,7 @@ export class IncomingBody implements RequestBody, BodyFlow {
   readonly #req: IncomingMessage
   readonly #maxSize: number
   readonly #replay: ReplayBuffer
+  readonly #onFailure: (error: Error) => void
   #reader: BodyReader | undefined
   /** Index of the next replayed chunk, or -1 when the reader is live. */
   #cursor = -1
@@ -83,12 +84,20 @@ export class IncomingBody implements RequestBody, BodyFlow {
   #error: Error | undefined
   #flowing = false
 
-  constructor(req: IncomingMessage, length: number | undefined, hasTrailers: boolean, maxSize: number, replayLimit: number) {
+  constructor(
+    req: IncomingMessage,
+    length: number | undefined,
+    hasTrailers: boolean,
+    maxSize: number,
+    replayLimit: number,
+    onFailure: (error: Error) => void,
+  ) {
     this.length = length
     this.hasTrailers = hasTrailers
     this.#req = req
     this.#maxSize = maxSize
     this.#replay = new ReplayBuffer(replayLimit)
+    this.#onFailure = onFailure
   }
 
   /** True while a further attempt could be given the whole body. */
@@ -184,6 +193,7 @@ export class IncomingBody implements RequestBody, BodyFlow {
     const reader = this.#reader
     this.#reader = undefined
     reader?.onError(error)
+    this.#onFailure(error)
   }
 }
 
@@ -208,6 +218,9 @@ export interface PumpEvents {
  */
 export class ResponsePump {
   bytes: number = 0
+  /** For senders that are no transport. */
+  onDrain: (() => void) | undefined = undefined
+  onAbort: (() => void) | undefined = undefined
   readonly #res: ServerResponse
   readonly #events: PumpEvents
   #call: UpstreamCall | undefined
@@ -226,8 +239,8 @@ export class ResponsePump {
     this.#remaining = length
   }
 
-  /** Builds the chain; before the first chunk. */
-  chain(steps: readonly BodyStep[]): void {
+  /** Builds the chain; before the first chunk. Without a body only the taps remain, which hear the end. */
+  chain(steps: readonly BodyStep[], hasBody: boolean): void {
     let taps: BodyTap[] = []
     let exit: Duplex | undefined
     for (const step of steps) {
@@ -235,6 +248,7 @@ export class ResponsePump {
         taps.push(step.tap)
         continue
       }
+      if (!hasBody) continue
       const stream = step.transform
       stream.on('error', (error) => this.#events.onPumpError(error))
       if (exit === undefined) {
@@ -262,24 +276,31 @@ export class ResponsePump {
       this.#tapEnd(tail, true)
       this.#finish(undefined, undefined)
     })
-    this.#entry?.on('drain', () => this.#call?.resume())
+    this.#entry?.on('drain', () => {
+      this.#call?.resume()
+      this.onDrain?.()
+    })
   }
 
-  write(chunk: Buffer): void {
+  /** False when the sender should wait for `onDrain`; a transport's call is paused besides. */
+  write(chunk: Buffer): boolean {
     if (this.#taps !== undefined) this.#tap(this.#taps, chunk)
     if (this.#entry !== undefined) {
-      if (!this.#entry.write(chunk)) this.#call?.pause()
-      return
+      if (this.#entry.write(chunk)) return true
+      this.#call?.pause()
+      return false
     }
     this.bytes += chunk.length
     if (this.#remaining === chunk.length) {
       // The whole (rest of the) body: hold it for the end that follows in the same tick, and send both in one write.
       this.#remaining = 0
       this.#held = chunk
-      return
+      return true
     }
     if (this.#remaining > 0) this.#remaining -= chunk.length
-    if (!this.#res.write(chunk)) this.#throttle()
+    if (this.#res.write(chunk)) return true
+    this.#throttle()
+    return false
   }
 
   end(trailers: string[] | undefined): void {
@@ -299,6 +320,7 @@ export class ResponsePump {
     if (this.#taps !== undefined) this.#tapEnd(this.#taps, false)
     this.#entry?.destroy()
     this.#call = undefined
+    this.onAbort?.()
   }
 
   #finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
@@ -318,12 +340,13 @@ export class ResponsePump {
   }
 
   #throttle(): void {
-    if (this.#call === undefined || this.#waiting) return
+    if (this.#waiting) return
     this.#waiting = true
-    this.#call.pause()
+    this.#call?.pause()
     this.#res.once('drain', () => {
       this.#waiting = false
       this.#call?.resume()
+      this.onDrain?.()
     })
   }
 
@@ -356,4 +379,24 @@ export class ResponsePump {
       this.#events.onPumpError(error)
     }
   }
+}
+
+/** A call waits for asynchronous hooks. */
+export function hold(call: UpstreamCall): void {
+  call.pause()
+}
+
+export function letGo(call: UpstreamCall): void {
+  call.resume()
+}
+
+/** A reply whose body is a stream: same chain, same back-pressure. */
+export function pumpReadable(source: Readable, pump: ResponsePump, onError: (error: unknown) => void): void {
+  pump.onDrain = () => source.resume()
+  pump.onAbort = () => source.destroy()
+  source.on('data', (chunk: Buffer | string) => {
+    if (!pump.write(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)) source.pause()
+  })
+  source.on('end', () => pump.end(undefined))
+  source.on('error', onError)
 }

@@ -4,6 +4,8 @@
  * head: a server that streams is busy.
  */
 
+import type { OptionReader } from './options.ts'
+
 export type UpstreamState = 'up' | 'down' | 'draining'
 
 export interface Upstream {
@@ -42,4 +44,98 @@ export interface UpstreamOptions {
   /** Most exchanges at once to this upstream. Default: the pool's `maxConcurrent`. */
   readonly maxConcurrent?: number
   readonly meta?: Readonly<Record<string, unknown>>
+}
+
+/** The pool's own, changeable upstream. */
+export class PoolUpstream implements Upstream {
+  readonly id: string
+  readonly url: URL
+  weight: number
+  readonly priority: number
+  state: UpstreamState = 'up'
+  inflight: number = 0
+  readonly maxConcurrent: number
+  latencyMs: number = 0
+  readonly meta: Readonly<Record<string, unknown>>
+  /** Base path, '' when none. */
+  readonly base: string
+  /** `host:port` for the Host field, port only when not the default. */
+  readonly authority: string
+  /** Health policies that say down, with their reason. */
+  votes: Map<object, { reason: string; soft: boolean }> | undefined = undefined
+  draining: boolean = false
+  /** Has left the pool; attempts may still run. */
+  gone: boolean = false
+  /** Called when `inflight` reaches 0 while draining or gone. */
+  onIdle: (() => void)[] | undefined = undefined
+
+  constructor(url: URL, id: string, weight: number, priority: number, maxConcurrent: number, meta: Readonly<Record<string, unknown>>) {
+    this.id = id
+    this.url = url
+    this.weight = weight
+    this.priority = priority
+    this.maxConcurrent = maxConcurrent
+    this.meta = meta
+    const unix = url.protocol === 'unix:'
+    this.base = unix ? '' : url.pathname.replace(/\/+$/, '')
+    this.authority = unix ? 'localhost' : url.host
+  }
+
+  get full(): boolean {
+    return this.inflight >= this.maxConcurrent
+  }
+
+  /** Every "down" is a guess from traffic, so a retry without any other choice may come here. */
+  get softDown(): boolean {
+    if (this.votes === undefined) return false
+    for (const vote of this.votes.values()) if (!vote.soft) return false
+    return true
+  }
+
+  /** Moving average over about the last ten responses: enough to show and to compare, cheap enough for every request. */
+  observe(headMs: number): void {
+    this.latencyMs = this.latencyMs === 0 ? headMs : this.latencyMs + (headMs - this.latencyMs) * 0.1
+  }
+}
+
+const upstreamKeys = ['url', 'id', 'weight', 'priority', 'backup', 'maxConcurrent', 'meta']
+
+/** Reads one entry of `upstreams`; undefined when it was wrong, with the problems recorded. */
+export function parseUpstream(input: unknown, read: OptionReader, maxConcurrent: number): PoolUpstream | undefined {
+  const shorthand = typeof input === 'string' || input instanceof URL
+  const given = shorthand
+    ? ({ url: input } as UpstreamOptions)
+    : (read.object(input as UpstreamOptions | undefined, upstreamKeys) as UpstreamOptions)
+  const name = shorthand ? '' : 'url'
+  const url = parseUrl(given.url, name, read)
+  if (given.backup !== undefined && given.priority !== undefined)
+    read.problem('backup', given.backup, '`priority` or `backup`, not both (backup: true is priority: 1)')
+  const backup = read.boolean('backup', given.backup, false)
+  const priority = read.number('priority', given.priority, backup ? 1 : 0, { min: 0, max: 1000, integer: true })
+  const weight = read.number('weight', given.weight, 1, { min: 0, max: 65_535, integer: true })
+  const limit = read.number('maxConcurrent', given.maxConcurrent, maxConcurrent, { min: 1 })
+  if (given.id !== undefined && (typeof given.id !== 'string' || given.id === '')) read.problem('id', given.id, 'a non-empty string')
+  if (given.meta !== undefined && (typeof given.meta !== 'object' || given.meta === null)) read.problem('meta', given.meta, 'an object')
+  if (url === undefined) return undefined
+  return new PoolUpstream(url, given.id ?? url.href.replace(/\/+$/, ''), weight, priority, limit, given.meta ?? {})
+}
+
+function parseUrl(value: unknown, name: string, read: OptionReader): URL | undefined {
+  const expected = "a URL such as 'http://10.0.0.1:3000', 'https://api.internal' or 'unix:/run/app.sock'"
+  let url: URL
+  try {
+    if (typeof value !== 'string' && !(value instanceof URL)) throw new TypeError('not a URL')
+    url = new URL(value)
+  } catch {
+    read.problem(name, value, expected)
+    return undefined
+  }
+  const known =
+    url.protocol === 'http:' || url.protocol === 'https:' || (url.protocol === 'unix:' && url.host === '' && url.pathname.length > 1)
+  if (!known) read.problem(name, value, expected)
+  else if (url.username !== '' || url.password !== '')
+    read.problem(name, `${url.protocol}//***@${url.host}`, 'a URL without credentials; send them with `headers.request.set`')
+  else if (url.search !== '' || url.hash !== '') read.problem(name, value, 'a URL without query and fragment; rewrite targets with a route')
+  else return url
+  return undefined
 }

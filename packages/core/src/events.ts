@@ -1,0 +1,18 @@
+/**
+ * What the proxy tells to whoever listens, on `node:diagnostics_channel`. Nobody listening costs one property read per event: every publish
+ * stands behind `hasSubscribers`, and the message object is only made there.
+ *
+ * Channels and messages (names are stable):
+ * - `weir:exchange:start`   `{ exchange }`
+ * - `weir:exchange:finish`  `{ exchange, outcome }`
+ * - `weir:attempt:finish`   `{ exchange, attempt }`, one per try
+ * - `weir:upstream:state`   `{ pool, upstream, from, to, reason }`
+ * - `weir:tunnel:close`     `{ exchange, bytesIn, bytesOut, durationMs, reason }`
+ */
+import { type Channel, channel } from 'node:diagnostics_channel'
+
+export const exchangeStart: Channel = channel('weir:exchange:start')
+export const exchangeFinish: Channel = channel('weir:exchange:finish')
+export const attemptFinish: Channel = channel('weir:attempt:finish')
+export const upstreamState: Channel = channel('weir:upstream:state')
+export const tunnelClose: Channel = channel('weir:tunnel:close')

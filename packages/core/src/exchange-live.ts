@@ -1,0 +1,123 @@
+/**
+ * The exchange as core sees it: the public fields of `Exchange` and, behind them, what the pipeline and the attempt loop keep. One object
+ * per request instead of one per concern, because on the hot path every object is an allocation; the split is in the code that works on it
+ * (pipeline.ts, forward.ts, response.ts), not in the data.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { IncomingBody, PumpEvents, RequestBody, ResponsePump } from './body.ts'
+import type { ProxyError } from './errors.ts'
+import type { Exchange, ExchangeLocals } from './exchange.ts'
+import type { Attempt } from './forward.ts'
+import type { Connection } from './forwarded.ts'
+import { HeaderList } from './headers.ts'
+import { stageError } from './pipeline.ts'
+import type { ProxyCore } from './proxy.ts'
+import type { Waiter } from './queue.ts'
+import type { RequestFacts } from './request-check.ts'
+import type { Stash } from './response.ts'
+import type { CompiledRoute } from './route.ts'
+import type { Hooks } from './stage.ts'
+import type { Tunnel } from './upgrade.ts'
+import type { Upstream } from './upstream.ts'
+
+const nobody: readonly Upstream[] = []
+const noFields: readonly string[] = []
+
+export class LiveExchange implements Exchange, PumpEvents {
+  // Public: see Exchange.
+  readonly kind: 'request' | 'upgrade'
+  readonly req: IncomingMessage
+  readonly method: string
+  url: string
+  headers: HeaderList
+  clientIp: string
+  readonly startedAt: number
+  route: CompiledRoute | undefined = undefined
+  tried: readonly Upstream[] = nobody
+  upstream: Upstream | undefined = undefined
+  affinity: string | undefined = undefined
+  hashKey: string | undefined = undefined
+
+  // Core's own.
+  readonly core: ProxyCore
+  readonly res: ServerResponse
+  facts: RequestFacts | undefined = undefined
+  connection: Connection | undefined = undefined
+  hooks: Hooks[] | undefined = undefined
+  /** The last failure; decides the termination reason. */
+  error: ProxyError | undefined = undefined
+  /** Status that was, or is to be, answered. */
+  status: number = 0
+  body: RequestBody | undefined = undefined
+  /** The same body, when it streams from the client. */
+  incoming: IncomingBody | undefined = undefined
+  attempts: Attempt[] = []
+  attempt: Attempt | undefined = undefined
+  pump: ResponsePump | undefined = undefined
+  stash: Stash | undefined = undefined
+  waiter: Waiter | undefined = undefined
+  /** Back-off or deadline handles. */
+  backoffTimer: unknown = undefined
+  deadlineTimer: unknown = undefined
+  /** This event came by `checkContinue`: the 100 is ours to send. */
+  owesContinue: boolean = false
+  /** A head is being written or was: no second answer is possible. */
+  answered: boolean = false
+  /** The last byte was handed over. */
+  pumped: boolean = false
+  /** Ended; every late callback looks here first. */
+  finished: boolean = false
+  /** The client's connection, for upgrades. */
+  socket: Duplex | undefined = undefined
+  upgradeHead: Buffer | undefined = undefined
+  /** Stops watching a client that waits for its 101. */
+  stopWatching: (() => void) | undefined = undefined
+  tunnel: Tunnel | undefined = undefined
+  tunnelBytes: number = 0
+  // Intrusive list of running exchanges: a Set costs more than the two links.
+  previous: LiveExchange | undefined = undefined
+  next: LiveExchange | undefined = undefined
+  #locals: ExchangeLocals | undefined = undefined
+  #abort: AbortController | undefined = undefined
+
+  constructor(core: ProxyCore, kind: 'request' | 'upgrade', req: IncomingMessage, res: ServerResponse, startedAt: number) {
+    this.core = core
+    this.kind = kind
+    this.req = req
+    this.res = res
+    this.method = req.method as string
+    this.url = req.url as string
+    this.headers = new HeaderList(noFields)
+    this.clientIp = ''
+    this.startedAt = startedAt
+  }
+
+  get locals(): ExchangeLocals {
+    this.#locals ??= {}
+    return this.#locals
+  }
+
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      if (this.finished) this.#abort.abort(this.error)
+    }
+    return this.#abort.signal
+  }
+
+  // PumpEvents
+
+  onPumped(): void {
+    this.pumped = true
+  }
+
+  onPumpError(error: unknown): void {
+    this.core.breakOff(this, stageError('transform', error))
+  }
+
+  /** Tells whoever took the signal that nobody waits any more. */
+  abortSignal(reason: unknown): void {
+    this.#abort?.abort(reason)
+  }
+}

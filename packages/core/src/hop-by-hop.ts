@@ -1,0 +1,162 @@
+/**
+ * Hop-by-hop fields end at this proxy, in both directions (RFC 9110 §7.6.1): the fixed ones, and every field that the sender nominated in
+ * `Connection`. A sender may nominate anything, also fields that only the proxy may decide about, so removal comes first and the proxy's own
+ * fields (`X-Forwarded-*`, `Host`, framing) are added behind it; a nomination can therefore never strip them.
+ *
+ * The scan runs for every message. Names are compared by length first: of the ten to thirty fields of a usual message, most fall out on a
+ * table look-up without a letter being compared.
+ */
+
+const none: readonly string[] = []
+
+/** Lengths of the names in the lists below; anything else is end-to-end at once. */
+const perHopLength = lengths([
+  'te',
+  'expect',
+  'trailer',
+  'upgrade',
+  'connection',
+  'keep-alive',
+  'http2-settings',
+  'proxy-connection',
+  'transfer-encoding',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-authentication-info',
+])
+
+function lengths(names: readonly string[]): Uint8Array {
+  const table = new Uint8Array(64)
+  for (const name of names) table[name.length] = 1
+  return table
+}
+
+function isPerHop(name: string): boolean {
+  if (name.length >= 64 || perHopLength[name.length] === 0) return false
+  switch (name.toLowerCase()) {
+    case 'te':
+    case 'trailer':
+    case 'upgrade':
+    case 'connection':
+    case 'keep-alive':
+    case 'http2-settings':
+    case 'proxy-connection':
+    case 'transfer-encoding':
+    case 'proxy-authenticate':
+    case 'proxy-authorization':
+    case 'proxy-authentication-info':
+      return true
+    default:
+      return false
+  }
+}
+
+/** Field names that `Connection` values nominate, lower-case, without the ones that are no fields or that only we decide about. */
+export function nominated(connection: string): readonly string[] {
+  const lower = connection.toLowerCase()
+  if (lower === 'keep-alive' || lower === 'close') return none
+  let names: string[] | undefined
+  for (const part of lower.split(',')) {
+    const name = part.trim()
+    if (name === '' || name === 'keep-alive' || name === 'close' || name === 'host' || name === 'content-length') continue
+    if (names === undefined) names = []
+    names.push(name)
+  }
+  return names ?? none
+}
+
+/** Every `Connection` line of a flat list, joined. */
+export function connectionValue(raw: readonly string[]): string {
+  let value = ''
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i] as string
+    if (name.length === 10 && name.toLowerCase() === 'connection') value = value === '' ? (raw[i + 1] as string) : `${value},${raw[i + 1]}`
+  }
+  return value
+}
+
+/**
+ * Copies the end-to-end fields of a request. `Expect` is dropped too, although it is end-to-end: Weir answers it itself, after its policies
+ * have run. Forwarding fields are left out when `dropForwarding` is set: nobody's are believed who is not trusted.
+ */
+export function endToEndRequestFields(raw: readonly string[], dropForwarding: boolean): string[] {
+  const nominatedNames = nominated(connectionValue(raw))
+  const out: string[] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i] as string
+    if (isPerHop(name)) continue
+    if (name.length === 6 && name.toLowerCase() === 'expect') continue
+    if (dropForwarding && isForwardingField(name)) continue
+    if (nominatedNames.length > 0 && nominatedNames.includes(name.toLowerCase())) continue
+    out.push(name, raw[i + 1] as string)
+  }
+  return out
+}
+
+/** `keepTrailer`: the announcement may go on because the trailers themselves will. */
+export function endToEndResponseFields(raw: readonly string[], keepTrailer: boolean): string[] {
+  const nominatedNames = nominated(connectionValue(raw))
+  const out: string[] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i] as string
+    if (isPerHop(name) && !(keepTrailer && name.length === 7 && name.toLowerCase() === 'trailer')) continue
+    if (nominatedNames.length > 0 && nominatedNames.includes(name.toLowerCase())) continue
+    out.push(name, raw[i + 1] as string)
+  }
+  return out
+}
+
+function isForwardingField(name: string): boolean {
+  const first = name.charCodeAt(0) | 32
+  if (first === 0x66) return name.length === 9 && name.toLowerCase() === 'forwarded'
+  if (first !== 0x78) return false
+  const lower = name.toLowerCase()
+  return lower.startsWith('x-forwarded-') || lower === 'x-real-ip'
+}
+
+/** RFC 9110 §6.5.1: fields that a trailer section must not carry, because the recipient has acted on their absence already. */
+const forbiddenInTrailers = new Set([
+  'transfer-encoding',
+  'content-length',
+  'content-encoding',
+  'content-type',
+  'content-range',
+  'host',
+  'connection',
+  'keep-alive',
+  'te',
+  'trailer',
+  'upgrade',
+  'expect',
+  'range',
+  'max-forwards',
+  'cache-control',
+  'pragma',
+  'age',
+  'date',
+  'expires',
+  'vary',
+  'location',
+  'retry-after',
+  'authorization',
+  'proxy-authorization',
+  'proxy-authenticate',
+  'www-authenticate',
+  'cookie',
+  'set-cookie',
+  'if-match',
+  'if-none-match',
+  'if-modified-since',
+  'if-unmodified-since',
+  'if-range',
+])
+
+/** What may be relayed of a trailer section; undefined when nothing is left. */
+export function endToEndTrailers(raw: readonly string[]): string[] | undefined {
+  const out: string[] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const lower = (raw[i] as string).toLowerCase()
+    if (!forbiddenInTrailers.has(lower) && !lower.startsWith('proxy-')) out.push(raw[i] as string, raw[i + 1] as string)
+  }
+  return out.length > 0 ? out : undefined
+}

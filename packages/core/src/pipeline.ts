@@ -1,0 +1,187 @@
+/**
+ * The two loops over stages: inward through `handle` until somebody replies, outward through the hooks. Both are synchronous loops that turn
+ * into a promise chain at the first promise they meet, and only from there on; the rest of the loop is the same code entered at a later index.
+ */
+import { ProxyError } from './errors.ts'
+import type { LiveExchange } from './exchange-live.ts'
+import type { OptionReader } from './options.ts'
+import type { Hooks, ProxyResponse, Reply, Stage, StageLike } from './stage.ts'
+
+/** Runs `fn` now when the value is there, later when it is a promise. */
+export function isPromise<T>(value: unknown): value is Promise<T> {
+  return typeof value === 'object' && value !== null && typeof (value as Promise<T>).then === 'function'
+}
+
+/** Names, checks and orders a list of stages; undefined when empty, so that one test skips it. @returns stages in list order */
+export function compileStages(list: unknown, read: OptionReader): readonly Stage[] | undefined {
+  if (list === undefined) return undefined
+  if (!Array.isArray(list)) {
+    read.problem('use', list, 'a list of stages')
+    return undefined
+  }
+  const stages: Stage[] = []
+  list.forEach((entry: StageLike, index) => {
+    if (entry === false || entry === null || entry === undefined) return
+    if (typeof entry === 'function') stages.push({ name: entry.name || `stage${index}`, handle: entry })
+    else if (typeof entry === 'object' && typeof entry.handle === 'function' && typeof entry.name === 'string') stages.push(entry)
+    else read.problem(`use[${index}]`, entry, 'a stage: a function of the exchange, an object with name and handle, or false')
+  })
+  return stages.length === 0 ? undefined : stages
+}
+
+/** Verifies every `order` wish over the whole chain; stages are never re-sorted behind their author's back. */
+export function checkOrder(stages: readonly Stage[], read: OptionReader): void {
+  stages.forEach((stage, index) => {
+    for (const other of stage.order?.after ?? []) {
+      const at = stages.findIndex((candidate) => candidate.name === other)
+      if (at > index)
+        read.problem(
+          'use',
+          `${stage.name} before ${other}`,
+          `${stage.name} after ${other}, as ${stage.name} requires; swap them in the list`,
+        )
+    }
+    for (const other of stage.order?.before ?? []) {
+      const at = stages.findIndex((candidate) => candidate.name === other)
+      if (at >= 0 && at < index)
+        read.problem(
+          'use',
+          `${stage.name} after ${other}`,
+          `${stage.name} before ${other}, as ${stage.name} requires; swap them in the list`,
+        )
+    }
+  })
+}
+
+export interface StageSink {
+  onReply(exchange: LiveExchange, reply: Reply): void
+  /** Nobody replied. */
+  onPassed(exchange: LiveExchange): void
+  onStageError(exchange: LiveExchange, error: ProxyError): void
+}
+
+/** Inward: `handle` of every stage from `index` on. */
+export function runStages(exchange: LiveExchange, stages: readonly Stage[], index: number, sink: StageSink): void {
+  for (let i = index; i < stages.length; i++) {
+    const stage = stages[i] as Stage
+    let result: unknown
+    try {
+      result = stage.handle(exchange)
+    } catch (cause) {
+      sink.onStageError(exchange, stageError(stage.name, cause))
+      return
+    }
+    if (result === undefined) continue
+    if (isPromise<Reply | Hooks | undefined>(result)) {
+      result.then(
+        (value) => {
+          if (exchange.finished) {
+            if (value !== undefined && value !== null && !('status' in value)) keepHooks(exchange, value)
+            return
+          }
+          if (value === undefined || value === null || !take(exchange, value, sink)) runStages(exchange, stages, i + 1, sink)
+        },
+        (cause) => sink.onStageError(exchange, stageError(stage.name, cause)),
+      )
+      return
+    }
+    if (result !== null && take(exchange, result as Reply | Hooks, sink)) return
+  }
+  sink.onPassed(exchange)
+}
+
+/** True when the value was a reply. */
+function take(exchange: LiveExchange, value: Reply | Hooks, sink: StageSink): boolean {
+  if ('status' in value) {
+    sink.onReply(exchange, value)
+    return true
+  }
+  keepHooks(exchange, value)
+  return false
+}
+
+function keepHooks(exchange: LiveExchange, hooks: Hooks): void {
+  if (exchange.hooks === undefined) exchange.hooks = [hooks]
+  else exchange.hooks.push(hooks)
+}
+
+export function hasResponseHooks(exchange: LiveExchange): boolean {
+  const { hooks } = exchange
+  if (hooks === undefined) return false
+  for (const entry of hooks) if (entry.onResponse !== undefined) return true
+  return false
+}
+
+/** Outward: `onResponse`, innermost first. `done` is called once, with an error when a hook threw. Returns false when it went asynchronous. */
+export function runResponseHooks(
+  exchange: LiveExchange,
+  response: ProxyResponse,
+  index: number,
+  done: (error: ProxyError | undefined) => void,
+): boolean {
+  const hooks = exchange.hooks as Hooks[]
+  for (let i = index; i >= 0; i--) {
+    const hook = (hooks[i] as Hooks).onResponse
+    if (hook === undefined) continue
+    let result: unknown
+    try {
+      result = hook.call(hooks[i], response, exchange)
+    } catch (cause) {
+      done(stageError('onResponse', cause))
+      return true
+    }
+    if (isPromise<void>(result)) {
+      result.then(
+        () => {
+          if (!exchange.finished) runResponseHooks(exchange, response, i - 1, done)
+        },
+        (cause) => {
+          if (!exchange.finished) done(stageError('onResponse', cause))
+        },
+      )
+      return false
+    }
+  }
+  done(undefined)
+  return true
+}
+
+/** Outward: `onError`, innermost first; the first reply wins. */
+export function runErrorHooks(exchange: LiveExchange, error: ProxyError, index: number, done: (reply: Reply | undefined) => void): void {
+  const hooks = exchange.hooks ?? []
+  for (let i = index; i >= 0; i--) {
+    const hook = (hooks[i] as Hooks).onError
+    if (hook === undefined) continue
+    let result: unknown
+    try {
+      result = hook.call(hooks[i], error, exchange)
+    } catch {
+      // The failure at hand is the one to report; a hook that fails on top of it must not hide it.
+      continue
+    }
+    if (isPromise<Reply | undefined>(result)) {
+      result.then(
+        (reply) => {
+          if (exchange.finished) return
+          if (reply) done(reply)
+          else runErrorHooks(exchange, error, i - 1, done)
+        },
+        () => {
+          if (!exchange.finished) runErrorHooks(exchange, error, i - 1, done)
+        },
+      )
+      return
+    }
+    if (result) {
+      done(result as Reply)
+      return
+    }
+  }
+  done(undefined)
+}
+
+export function stageError(name: string, cause: unknown): ProxyError {
+  return ProxyError.is(cause)
+    ? cause
+    : new ProxyError('ERR_STAGE', { message: `${name} failed: ${cause instanceof Error ? cause.message : String(cause)}`, cause })
+}

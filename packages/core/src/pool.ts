@@ -1,0 +1,433 @@
+/**
+ * A pool: the upstreams that serve the same thing, who of them may be picked, and who waits when all are busy. Everything that is worked out
+ * (the tier in use, the balancer's tables) is worked out when membership, weight or health changes; a pick reads.
+ *
+ * Tiers: the upstreams of the lowest `priority` that has anybody up are in use. A retry may look beyond its tier, because an exchange that
+ * has seen one server fail is better served by a backup than by an error.
+ */
+import type { Balancer } from './balancer.ts'
+import { isPickable } from './balancer.ts'
+import { type Clock, systemClock } from './clock.ts'
+import { ProxyError } from './errors.ts'
+import { upstreamState } from './events.ts'
+import type { AttemptOutcome, Exchange } from './exchange.ts'
+import { failureMemory } from './failure-memory.ts'
+import type { DownOptions, HealthControl, HealthPolicy } from './health.ts'
+import { type Duration, OptionReader } from './options.ts'
+import { type Waiter, WaitQueue } from './queue.ts'
+import { roundRobin } from './round-robin.ts'
+import type { UpstreamTlsOptions } from './transport/tls.ts'
+import type { Transport } from './transport/transport.ts'
+import { undiciTransport } from './transport/undici.ts'
+import { type PoolUpstream, parseUpstream, type Upstream, type UpstreamInput, type UpstreamState } from './upstream.ts'
+
+export interface PoolOptions {
+  /** For events and logs. Default `pool`. */
+  readonly name?: string
+  /** At least the ones that are there at the start; an empty list is allowed and answers 503 until somebody is added. */
+  readonly upstreams: readonly UpstreamInput[]
+  /** Default: smooth weighted round robin. An instance belongs to one pool. */
+  readonly balancer?: Balancer
+  /** Health policies, in any order. Default `[failureMemory()]`; `[]` switches all of it off. */
+  readonly health?: readonly HealthPolicy[]
+  /** Most exchanges at once per upstream. Default: no limit. */
+  readonly maxConcurrent?: number
+  /** Who waits when every upstream is at its cap: at most `limit` (default 1,000) for at most `timeout` (default 5 s). `false`: 503 at once. */
+  readonly queue?: { readonly limit?: number; readonly timeout?: Duration } | false
+  /** How requests travel. Default `undiciTransport({ tls })`. A transport given here is closed by whoever made it. */
+  readonly transport?: Transport
+  /** TLS towards the upstreams, for the default transport. */
+  readonly tls?: UpstreamTlsOptions
+  /** For tests. */
+  readonly clock?: Clock
+}
+
+export interface LeaveOptions {
+  /** How long exchanges in flight and tunnels may go on; after that they are cut. Default: as long as they need. */
+  readonly deadline?: Duration
+}
+
+export interface PoolStats {
+  readonly name: string
+  readonly waiting: number
+  readonly upstreams: readonly {
+    readonly id: string
+    readonly state: UpstreamState
+    readonly weight: number
+    readonly inflight: number
+    readonly latencyMs: number
+  }[]
+}
+
+export interface Pool {
+  readonly name: string
+  readonly upstreams: readonly Upstream[]
+  get(id: string): Upstream | undefined
+  /** Takes traffic from now on. @throws OptionsError also when the id is taken */
+  add(upstream: UpstreamInput): Upstream
+  /** Gets no new exchange from now on; resolves when the last one in flight has ended. Unknown ids resolve at once. */
+  remove(id: string, options?: LeaveOptions): Promise<void>
+  /** As `remove`, but stays a member and keeps sessions with affinity. `undrain` brings it back. */
+  drain(id: string, options?: LeaveOptions): Promise<void>
+  undrain(id: string): void
+  /** From 0 (no traffic but affinity) to 65535. @throws OptionsError */
+  setWeight(id: string, weight: number): void
+  stats(): PoolStats
+  /** Ends health policies and connections. Exchanges in flight go on. Idempotent. */
+  close(): Promise<void>
+}
+
+/** @throws OptionsError */
+export function createPool(options: PoolOptions): Pool {
+  const read = new OptionReader('createPool')
+  const pool = new LivePool(options, read)
+  read.check()
+  pool.begin()
+  return pool
+}
+
+export const poolKeys: readonly string[] = [
+  'name',
+  'upstreams',
+  'balancer',
+  'health',
+  'maxConcurrent',
+  'queue',
+  'transport',
+  'tls',
+  'clock',
+]
+
+const ownedBalancers = new WeakSet<Balancer>()
+
+/** The pool as core uses it. */
+export class LivePool implements Pool, HealthControl {
+  readonly name: string
+  readonly clock: Clock
+  readonly transport: Transport
+  readonly #ownsTransport: boolean
+  readonly #members: PoolUpstream[] = []
+  readonly #byId = new Map<string, PoolUpstream>()
+  readonly #balancer: Balancer
+  readonly #health: readonly HealthPolicy[]
+  readonly #observers: readonly HealthPolicy[]
+  readonly #queue: WaitQueue | undefined
+  readonly #maxConcurrent: number
+  /** Exchanges and tunnels to cut when an upstream's deadline passes. */
+  readonly #cutters = new Map<PoolUpstream, Set<() => void>>()
+  #closed = false
+
+  constructor(options: PoolOptions, read: OptionReader) {
+    const given = read.object<PoolOptions>(options, poolKeys)
+    this.name = given.name ?? 'pool'
+    this.clock = given.clock ?? systemClock
+    this.#maxConcurrent = read.number('maxConcurrent', given.maxConcurrent, Number.POSITIVE_INFINITY, { min: 1 })
+    const queue =
+      given.queue === false ? undefined : read.at('queue').object<{ limit?: number; timeout?: Duration }>(given.queue, ['limit', 'timeout'])
+    this.#queue =
+      queue === undefined
+        ? undefined
+        : new WaitQueue(
+            this.clock,
+            read.at('queue').number('limit', queue.limit, 1000, { min: 0, integer: true }),
+            read.at('queue').duration('timeout', queue.timeout, 5000, { min: 1 }),
+          )
+    this.#balancer = readBalancer(given.balancer, read)
+    this.#health = readHealth(given.health, read)
+    this.#observers = this.#health.filter((policy) => policy.onAttempt !== undefined)
+    this.#ownsTransport = given.transport === undefined
+    if (given.transport !== undefined && given.tls !== undefined)
+      read.problem('tls', '(set)', 'either `tls` or a `transport`, which has TLS options of its own')
+    this.transport = readTransport(given, read)
+    if (!Array.isArray(given.upstreams)) read.problem('upstreams', given.upstreams, "a list such as ['http://10.0.0.1:3000']")
+    else given.upstreams.forEach((input: unknown, index: number) => this.#read(input, read.at('upstreams').at(index)))
+  }
+
+  /** Options were right: tell the balancer and the policies. */
+  begin(): void {
+    ownedBalancers.add(this.#balancer)
+    for (const policy of this.#health) policy.attach(this)
+    this.#refresh()
+  }
+
+  #read(input: unknown, read: OptionReader): PoolUpstream | undefined {
+    const upstream = parseUpstream(input, read, this.#maxConcurrent)
+    if (upstream === undefined) return undefined
+    if (this.#byId.has(upstream.id)) {
+      read.problem('id', upstream.id, 'an id that no other upstream of this pool has; give one of them an `id` of its own')
+      return undefined
+    }
+    this.#members.push(upstream)
+    this.#byId.set(upstream.id, upstream)
+    return upstream
+  }
+
+  // Membership
+
+  get upstreams(): readonly Upstream[] {
+    return this.#members
+  }
+
+  get(id: string): Upstream | undefined {
+    return this.#byId.get(id)
+  }
+
+  add(input: UpstreamInput): Upstream {
+    const read = new OptionReader('pool.add')
+    const upstream = this.#read(input, read)
+    read.check()
+    this.#refresh()
+    return upstream as PoolUpstream
+  }
+
+  remove(id: string, options: LeaveOptions = {}): Promise<void> {
+    const upstream = this.#byId.get(id)
+    if (upstream === undefined) return Promise.resolve()
+    this.#byId.delete(id)
+    this.#members.splice(this.#members.indexOf(upstream), 1)
+    upstream.gone = true
+    this.#setState(upstream, 'draining', 'removed')
+    this.#refresh()
+    this.transport.forget?.(upstream)
+    return this.#idle(upstream, options, 'pool.remove')
+  }
+
+  drain(id: string, options: LeaveOptions = {}): Promise<void> {
+    const upstream = this.#byId.get(id)
+    if (upstream === undefined) return Promise.resolve()
+    upstream.draining = true
+    this.#settleState(upstream, 'drained by the application')
+    return this.#idle(upstream, options, 'pool.drain')
+  }
+
+  undrain(id: string): void {
+    const upstream = this.#byId.get(id)
+    if (upstream === undefined) return
+    upstream.draining = false
+    this.#settleState(upstream, 'undrained by the application')
+  }
+
+  setWeight(id: string, weight: number): void {
+    const read = new OptionReader('pool.setWeight')
+    const upstream = this.#byId.get(id)
+    if (upstream === undefined) read.problem('id', id, 'the id of a member of this pool')
+    const value = read.number('weight', weight, 1, { min: 0, max: 65_535, integer: true })
+    read.check()
+    if (upstream === undefined || upstream.weight === value) return
+    upstream.weight = value
+    this.#refresh()
+  }
+
+  #idle(upstream: PoolUpstream, options: LeaveOptions, factory: string): Promise<void> {
+    const read = new OptionReader(factory)
+    const deadline = read.duration('deadline', options.deadline, -1)
+    read.check()
+    if (upstream.inflight === 0) return Promise.resolve()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    let timer: unknown
+    if (deadline >= 0)
+      timer = this.clock.setTimeout(() => {
+        for (const cut of this.#cutters.get(upstream) ?? []) cut()
+      }, deadline)
+    upstream.onIdle ??= []
+    upstream.onIdle.push(() => {
+      this.clock.clearTimeout(timer)
+      resolve()
+    })
+    return promise
+  }
+
+  /** `cut` ends what is running on this upstream, should its deadline pass. */
+  addCutter(upstream: Upstream, cut: () => void): void {
+    const own = upstream as PoolUpstream
+    let set = this.#cutters.get(own)
+    if (set === undefined) {
+      set = new Set()
+      this.#cutters.set(own, set)
+    }
+    set.add(cut)
+  }
+
+  removeCutter(upstream: Upstream, cut: () => void): void {
+    const own = upstream as PoolUpstream
+    const set = this.#cutters.get(own)
+    if (set === undefined) return
+    set.delete(cut)
+    if (set.size === 0) this.#cutters.delete(own)
+  }
+
+  // Health
+
+  setDown(upstream: Upstream, policy: HealthPolicy, reason: string, options: DownOptions = {}): boolean {
+    const own = upstream as PoolUpstream
+    if (own.gone) return false
+    if (
+      options.keepLast === true &&
+      own.state === 'up' &&
+      !this.#members.some((other) => other !== own && other.state === 'up' && other.weight > 0)
+    )
+      return false
+    own.votes ??= new Map()
+    own.votes.set(policy, { reason, soft: options.soft ?? false })
+    this.#settleState(own, reason)
+    return true
+  }
+
+  setUp(upstream: Upstream, policy: HealthPolicy, reason: string): void {
+    const own = upstream as PoolUpstream
+    if (own.gone || own.votes === undefined || !own.votes.delete(policy)) return
+    if (own.votes.size === 0) own.votes = undefined
+    this.#settleState(own, reason)
+  }
+
+  #settleState(upstream: PoolUpstream, reason: string): void {
+    const state: UpstreamState = upstream.draining ? 'draining' : upstream.votes === undefined ? 'up' : 'down'
+    if (state === upstream.state) return
+    this.#setState(upstream, state, reason)
+    this.#refresh()
+  }
+
+  #setState(upstream: PoolUpstream, to: UpstreamState, reason: string): void {
+    const from = upstream.state
+    if (from === to) return
+    upstream.state = to
+    if (upstreamState.hasSubscribers) upstreamState.publish({ pool: this.name, upstream, from, to, reason })
+  }
+
+  /** The tier in use, to the balancer. */
+  #refresh(): void {
+    let lowest = Number.POSITIVE_INFINITY
+    for (const member of this.#members) if (member.state === 'up' && member.weight > 0 && member.priority < lowest) lowest = member.priority
+    this.#balancer.update(this.#members.filter((member) => member.state === 'up' && member.weight > 0 && member.priority === lowest))
+    this.#wake()
+  }
+
+  // The data path
+
+  /**
+   * Chooses and takes an upstream: affinity first, then the balancer, then, for a retry, whoever is left anywhere. Undefined when nobody is
+   * pickable now. Every upstream returned must be given to `release` once.
+   */
+  pick(exchange: Exchange): Upstream | undefined {
+    let upstream: Upstream | undefined
+    if (exchange.affinity !== undefined) {
+      const wanted = this.#byId.get(exchange.affinity)
+      if (wanted !== undefined && wanted.state !== 'down' && isPickable(wanted, exchange)) upstream = wanted
+    }
+    upstream ??= this.#balancer.pick(exchange)
+    if (upstream === undefined && exchange.tried.length > 0) upstream = this.#lastResort(exchange)
+    if (upstream === undefined) return undefined
+    ;(upstream as PoolUpstream).inflight++
+    this.#balancer.acquire?.(upstream)
+    return upstream
+  }
+
+  /** For retries: any other tier, then upstreams that are down on suspicion only; the least busy. */
+  #lastResort(exchange: Exchange): PoolUpstream | undefined {
+    let best: PoolUpstream | undefined
+    let bestRank = Number.POSITIVE_INFINITY
+    for (const member of this.#members) {
+      if (member.weight === 0 || !isPickable(member, exchange)) continue
+      if (member.state !== 'up' && !(member.state === 'down' && member.softDown)) continue
+      const rank = (member.state === 'up' ? 0 : 2e6) + member.priority * 1000 + Math.min(member.inflight, 999)
+      if (rank < bestRank) {
+        best = member
+        bestRank = rank
+      }
+    }
+    return best
+  }
+
+  /** Is there anybody whom waiting could bring? */
+  get hasUp(): boolean {
+    return this.#members.some((member) => member.state === 'up' && member.weight > 0)
+  }
+
+  /** True when a new exchange must queue behind others, whoever is free. */
+  get hasWaiters(): boolean {
+    return this.#queue !== undefined && this.#queue.size > 0
+  }
+
+  /** Waits for a slot. `settle` is called without an error when it is worth calling `pick` again. */
+  wait(exchange: Exchange, settle: (error: ProxyError | undefined) => void): Waiter | ProxyError {
+    if (!this.hasUp) return new ProxyError('ERR_NO_UPSTREAM')
+    return this.#queue?.enter(exchange, settle) ?? new ProxyError('ERR_QUEUE_FULL')
+  }
+
+  leave(waiter: Waiter): void {
+    this.#queue?.leave(waiter)
+  }
+
+  /** The attempt ended; `outcome` is what policies and the balancer learn from it. */
+  release(upstream: Upstream, outcome: AttemptOutcome): void {
+    const own = upstream as PoolUpstream
+    own.inflight--
+    if (outcome.headMs !== undefined) own.observe(outcome.headMs)
+    this.#balancer.release?.(upstream, outcome)
+    for (const policy of this.#observers) policy.onAttempt?.(outcome)
+    if (own.inflight === 0 && own.onIdle !== undefined) {
+      const callbacks = own.onIdle
+      own.onIdle = undefined
+      for (const callback of callbacks) callback()
+    }
+    this.#wake()
+  }
+
+  #wake(): void {
+    const queue = this.#queue
+    if (queue === undefined || queue.size === 0) return
+    if (!this.hasUp) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
+    else queue.wake((waiter) => this.#members.some((member) => member.state === 'up' && isPickable(member, waiter.exchange)))
+  }
+
+  stats(): PoolStats {
+    return {
+      name: this.name,
+      waiting: this.#queue?.size ?? 0,
+      upstreams: this.#members.map(({ id, state, weight, inflight, latencyMs }) => ({ id, state, weight, inflight, latencyMs })),
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    for (const policy of this.#health) await policy.close?.()
+    this.#queue?.fail(() => new ProxyError('ERR_DRAINING'))
+    if (this.#ownsTransport) await this.transport.close?.()
+  }
+}
+
+function readBalancer(value: unknown, read: OptionReader): Balancer {
+  if (value === undefined) return roundRobin()
+  const balancer = value as Partial<Balancer> | null
+  if (typeof balancer !== 'object' || typeof balancer?.update !== 'function' || typeof balancer.pick !== 'function') {
+    read.problem('balancer', value, 'a strategy such as roundRobin() (mind the call), or an object with name, update and pick')
+    return roundRobin()
+  }
+  if (ownedBalancers.has(balancer as Balancer))
+    read.problem('balancer', balancer.name, 'a balancer of its own for every pool: it keeps state about one membership')
+  return balancer as Balancer
+}
+
+function readHealth(value: unknown, read: OptionReader): readonly HealthPolicy[] {
+  if (value === undefined) return [failureMemory()]
+  if (!Array.isArray(value) || !value.every((policy) => typeof policy?.attach === 'function')) {
+    read.problem('health', value, 'a list of health policies such as [failureMemory({ failures: 5 })], or []')
+    return []
+  }
+  return value
+}
+
+function readTransport(given: Partial<PoolOptions>, read: OptionReader): Transport {
+  if (given.transport !== undefined) {
+    if (typeof given.transport?.send === 'function') return given.transport
+    read.problem('transport', given.transport, 'a transport such as undiciTransport() or httpProxyTransport()')
+  }
+  try {
+    return undiciTransport(given.tls === undefined ? {} : { tls: given.tls })
+  } catch (error) {
+    for (const problem of (error as { problems?: { path: string; given: string; expected: string }[] }).problems ?? [])
+      read.problem(problem.path, problem.given, problem.expected)
+    return undiciTransport()
+  }
+}

@@ -1,0 +1,434 @@
+/**
+ * Open this first: it reads as the life of a request.
+ *
+ *   handle      the head arrives; what is ambiguous is refused            request-check.ts
+ *   route       the first route that accepts it, or `next`, or 404        route.ts
+ *   stages      inward until one replies                                  pipeline.ts
+ *   forward     pick an upstream, send, retry                             forward.ts, pool.ts, retry.ts, transport/
+ *   respond     head through the hooks, body through the pump             response.ts, body.ts
+ *   finish      exactly once: the last byte, an error, or a lost client   here
+ *
+ * An upgrade takes the same way up to its 101 (upgrade.ts).
+ */
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Http2SecureServer, Http2Server } from 'node:http2'
+import type { Duplex } from 'node:stream'
+import { attachTo } from './attach.ts'
+import type { Clock } from './clock.ts'
+import { errorReply } from './error-reply.ts'
+import { ProxyError } from './errors.ts'
+import { exchangeFinish, exchangeStart } from './events.ts'
+import type { Outcome } from './exchange.ts'
+import { LiveExchange } from './exchange-live.ts'
+import { type Attempt, cutShort, startForwarding } from './forward.ts'
+import type { Forwarding } from './forwarded.ts'
+import { HeaderList } from './headers.ts'
+import { type InjectedRequest, type InjectedResponse, inject } from './inject.ts'
+import { relayInterim } from './interim-relay.ts'
+import { type Duration, OptionReader } from './options.ts'
+import { isPromise, runErrorHooks, runStages, type StageSink, stageError } from './pipeline.ts'
+import type { Pool, PoolStats } from './pool.ts'
+import { type ProxyOptions, readProxyOptions, type Settings } from './proxy-options.ts'
+import { checkRequest, isHttp2 } from './request-check.ts'
+import { resetClient, respondReply } from './response.ts'
+import type { CompiledRoute } from './route.ts'
+import type { Reply } from './stage.ts'
+import type { PendingTunnel } from './transport/transport.ts'
+import { hasBodyFraming, isWebSocketRequest, openTunnel, responseOn, Tunnels, watchClient } from './upgrade.ts'
+
+/** How long the rest of a refused upload is read, so that its sender gets to see the answer. */
+const lingering = 5000
+
+/** The servers that `attach` accepts. */
+export type AttachableServer = Server | Http2Server | Http2SecureServer
+
+export interface CloseOptions {
+  /** How long exchanges and tunnels in flight may go on. Default 10 s. */
+  readonly deadline?: Duration
+}
+
+export interface ProxyStats {
+  readonly inflight: number
+  readonly tunnels: number
+  readonly pools: readonly PoolStats[]
+}
+
+/** A request listener with a few methods. `req` and `res` are node's, of HTTP/1 or of the HTTP/2 compatibility API. */
+export interface Proxy extends AsyncDisposable {
+  // biome-ignore lint/suspicious/noExplicitAny: node types the listeners of http and http2 apart, frameworks extend them further
+  (req: any, res: any, next?: (error?: unknown) => void): void
+  /** For `server.on('upgrade', proxy.upgrade)`. Sockets that no route takes are left alone when somebody else listens, else answered 404. */
+  readonly upgrade: (req: IncomingMessage, socket: Duplex, head: Buffer) => void
+  /** Mounts requests, upgrades and `Expect: 100-continue` on a server and checks its timeouts; returns the server. */
+  attach<S extends AttachableServer>(server: S): S
+  /** One request without sockets: through node's parser and the whole proxy. The upstream side is the pool's transport. */
+  inject(request: InjectedRequest): Promise<InjectedResponse>
+  /** The pool of `upstreams` (or `pool`); undefined with routes only. */
+  readonly pool: Pool | undefined
+  /** Starts the stages in order. The first request does it otherwise, and waits for it. */
+  start(): Promise<void>
+  /** Drains: 503 for new work, what runs may end until the deadline, then it is cut; stages close in reverse. Idempotent. */
+  close(options?: CloseOptions): Promise<void>
+  stats(): ProxyStats
+}
+
+/** @throws OptionsError with everything that was wrong */
+export function createProxy(options: ProxyOptions): Proxy {
+  const core = new ProxyCore(readProxyOptions(options))
+  const listener = (req: IncomingMessage, res: ServerResponse, next?: (error?: unknown) => void): void => core.handle(req, res, next, false)
+  const proxy = Object.assign(listener, {
+    upgrade: (req: IncomingMessage, socket: Duplex, head: Buffer): void => core.upgrade(req, socket, head),
+    attach: <S extends AttachableServer>(server: S): S => {
+      core.onClosing.push(attachTo(server, core))
+      return server
+    },
+    inject: (request: InjectedRequest): Promise<InjectedResponse> => inject(core, request),
+    pool: core.settings.defaultPool,
+    start: (): Promise<void> => core.start(),
+    close: (given?: CloseOptions): Promise<void> => core.close(given),
+    stats: (): ProxyStats => core.stats(),
+    [Symbol.asyncDispose]: (): Promise<void> => core.close(),
+  })
+  return proxy
+}
+
+/** The running proxy, as the rest of core sees it. */
+export class ProxyCore implements StageSink {
+  readonly settings: Settings
+  readonly clock: Clock
+  readonly random: () => number
+  readonly forwarding: Forwarding
+  readonly via: string | undefined
+  readonly tunnels: Tunnels = new Tunnels()
+  /** New work is refused. */
+  closing: boolean = false
+  /** The deadline has passed: nothing is retried any more. */
+  aborting: boolean = false
+  /** Called when draining begins; what they return is called when it is over. */
+  readonly onClosing: (() => () => void)[] = []
+  #running: LiveExchange | undefined
+  #inflight = 0
+  #started: Promise<void> | true | undefined
+  #stop: AbortController | undefined
+  #closed: Promise<void> | undefined
+  #onDrained: (() => void) | undefined
+
+  constructor(settings: Settings) {
+    this.settings = settings
+    this.clock = settings.clock
+    this.random = settings.random
+    this.forwarding = settings.forwarding
+    this.via = settings.via
+    if (!settings.stages.some((stage) => stage.start !== undefined)) this.#started = true
+  }
+
+  // Life of a request
+
+  /** @param owesContinue the event was `checkContinue`: the 100 is Weir's to send */
+  handle(req: IncomingMessage, res: ServerResponse, next: ((error?: unknown) => void) | undefined, owesContinue: boolean): void {
+    const exchange = new LiveExchange(this, 'request', req, res, this.clock.now())
+    exchange.owesContinue = owesContinue
+    this.#admit(exchange, next)
+  }
+
+  upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
+    // First of all: a reset before this line's next one would otherwise end the process.
+    socket.on('error', () => {})
+    const tunnel = isWebSocketRequest(req) && !hasBodyFraming(req)
+    const res = responseOn(req, socket)
+    const exchange = new LiveExchange(this, tunnel ? 'upgrade' : 'request', req, res, this.clock.now())
+    exchange.socket = socket
+    exchange.upgradeHead = head
+    if (!tunnel && hasBodyFraming(req)) {
+      // Node has taken its parser off: whatever frames this body, it can no longer be read safely.
+      this.#begin(exchange)
+      this.fail(exchange, new ProxyError('ERR_UPGRADE_REQUEST'))
+      return
+    }
+    this.#admit(exchange, undefined)
+  }
+
+  #admit(exchange: LiveExchange, next: ((error?: unknown) => void) | undefined): void {
+    const { req } = exchange
+    let route: CompiledRoute | undefined
+    try {
+      const facts = checkRequest(req)
+      exchange.facts = facts
+      exchange.url = facts.url
+      exchange.headers = new HeaderList(facts.raw)
+      exchange.connection = this.forwarding.connection(req)
+      exchange.clientIp = this.forwarding.clientIp(exchange.connection, exchange.headers)
+      route = this.settings.router.find(exchange, facts.host)
+      exchange.route = route
+    } catch (cause) {
+      this.#begin(exchange)
+      const error = stageError('route', cause)
+      if (error.source === 'client') exchange.res.shouldKeepAlive = false
+      this.fail(exchange, error)
+      return
+    }
+    if (route === undefined) {
+      if (next !== undefined) {
+        next()
+        return
+      }
+      if (exchange.socket !== undefined && this.#leaveToOthers(exchange)) return
+    }
+    this.#begin(exchange)
+    if (this.closing) this.fail(exchange, new ProxyError('ERR_DRAINING'))
+    else if (route === undefined) this.fail(exchange, new ProxyError('ERR_NO_ROUTE'))
+    else if (this.#started === true) this.#enter(exchange, route)
+    else
+      this.start().then(
+        () => {
+          if (!exchange.finished) this.#enter(exchange, route)
+        },
+        (cause) => this.fail(exchange, stageError('start', cause)),
+      )
+  }
+
+  /** Another `upgrade` listener may know this socket. */
+  #leaveToOthers(exchange: LiveExchange): boolean {
+    const server = (exchange.req.socket as { server?: Server } | null)?.server
+    if (server === undefined || server.listenerCount('upgrade') < 2) return false
+    exchange.res.detachSocket(exchange.socket as never)
+    return true
+  }
+
+  #begin(exchange: LiveExchange): void {
+    exchange.next = this.#running
+    if (this.#running !== undefined) this.#running.previous = exchange
+    this.#running = exchange
+    this.#inflight++
+    exchange.res.on('close', () => this.#onClientClosed(exchange))
+    if (exchange.kind === 'upgrade') exchange.stopWatching = watchClient(exchange.socket as Duplex, () => this.clientGone(exchange))
+    if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
+  }
+
+  #enter(exchange: LiveExchange, route: CompiledRoute): void {
+    if (route.stages === undefined) startForwarding(exchange)
+    else runStages(exchange, route.stages, 0, this)
+  }
+
+  onReply(exchange: LiveExchange, reply: Reply): void {
+    if (!exchange.finished) respondReply(exchange, reply)
+  }
+
+  onPassed(exchange: LiveExchange): void {
+    if (!exchange.finished) startForwarding(exchange)
+  }
+
+  onStageError(exchange: LiveExchange, error: ProxyError): void {
+    this.fail(exchange, error)
+  }
+
+  relayInterim(exchange: LiveExchange, status: number, headers: string[]): void {
+    relayInterim(exchange, status, headers)
+  }
+
+  openTunnel(exchange: LiveExchange, attempt: Attempt, headers: string[], tunnel: PendingTunnel): void {
+    openTunnel(this, exchange, attempt, headers, tunnel)
+  }
+
+  // Failure
+
+  /** The exchange cannot succeed. Nothing was sent: answer; else break off. */
+  fail(exchange: LiveExchange, error: ProxyError): void {
+    if (exchange.finished) return
+    if (exchange.answered) {
+      this.breakOff(exchange, error)
+      return
+    }
+    const again = exchange.error?.code === 'ERR_STAGE' && error.code === 'ERR_STAGE'
+    exchange.error = error
+    if (again) {
+      this.#bareError(exchange)
+      return
+    }
+    if (exchange.hooks === undefined) respondReply(exchange, errorReply(error, this.settings.name))
+    else
+      runErrorHooks(exchange, error, exchange.hooks.length - 1, (reply) =>
+        respondReply(exchange, reply ?? errorReply(error, this.settings.name)),
+      )
+  }
+
+  /** The client has seen a head: what follows must look broken. */
+  breakOff(exchange: LiveExchange, error: ProxyError): void {
+    if (exchange.finished) return
+    if (!exchange.answered) {
+      this.fail(exchange, error)
+      return
+    }
+    exchange.error = error
+    exchange.attempt?.cancelQuietly(error)
+    exchange.pump?.abort()
+    resetClient(exchange)
+  }
+
+  /** The answer to a failure failed too. */
+  #bareError(exchange: LiveExchange): void {
+    exchange.answered = true
+    exchange.status = 500
+    try {
+      exchange.res.writeHead(500)
+      exchange.res.end()
+      exchange.pumped = true
+    } catch {
+      resetClient(exchange)
+    }
+  }
+
+  // ResponsePump reports through the exchange
+
+  #onClientClosed(exchange: LiveExchange): void {
+    if (exchange.finished || exchange.tunnel !== undefined) return
+    const { res } = exchange
+    const complete =
+      exchange.pumped &&
+      (isHttp2(exchange.req) ? !(res as unknown as { stream?: { aborted?: boolean } }).stream?.aborted : res.writableFinished)
+    if (complete) this.finish(exchange)
+    else this.clientGone(exchange)
+  }
+
+  /** The client left: cancel in this turn, and hold nothing against the upstream. */
+  clientGone(exchange: LiveExchange): void {
+    if (exchange.finished || exchange.tunnel !== undefined) return
+    if (exchange.error === undefined || exchange.error.source === 'client') {
+      exchange.error = new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream })
+      exchange.status = 499
+    }
+    exchange.attempt?.cancelQuietly(exchange.error)
+    exchange.pump?.abort()
+    if (exchange.kind === 'upgrade') exchange.socket?.destroy()
+    this.finish(exchange)
+  }
+
+  // End
+
+  /** Exactly once. */
+  finish(exchange: LiveExchange): void {
+    if (exchange.finished) return
+    exchange.finished = true
+    exchange.stopWatching?.()
+    if (exchange.waiter !== undefined) exchange.route?.pool.leave(exchange.waiter)
+    if (exchange.backoffTimer !== undefined) this.clock.clearTimeout(exchange.backoffTimer)
+    if (exchange.deadlineTimer !== undefined) this.clock.clearTimeout(exchange.deadlineTimer)
+    if (exchange.attempt !== undefined && !exchange.attempt.over) exchange.attempt.cancelQuietly(exchange.error)
+    this.#letUploadRunOut(exchange)
+    exchange.abortSignal(exchange.error)
+    if (exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#report(exchange)
+    this.#unlink(exchange)
+  }
+
+  #report(exchange: LiveExchange): void {
+    const outcome: Outcome = {
+      status: exchange.status,
+      reason: exchange.error?.code ?? 'completed',
+      error: exchange.error,
+      upstream: exchange.upstream,
+      attempts: exchange.attempts,
+      bytesOut: exchange.pump?.bytes ?? exchange.tunnelBytes,
+      durationMs: this.clock.now() - exchange.startedAt,
+    }
+    const hooks = exchange.hooks ?? []
+    for (let i = hooks.length - 1; i >= 0; i--) {
+      try {
+        hooks[i]?.onFinish?.(outcome, exchange)
+      } catch (cause) {
+        // There is nobody left to answer to, and the other hooks must still hear of the end.
+        process.emitWarning(`An onFinish hook threw: ${cause instanceof Error ? cause.message : String(cause)}`, { code: 'WEIR_ON_FINISH' })
+      }
+    }
+    if (exchangeFinish.hasSubscribers) exchangeFinish.publish({ exchange, outcome })
+  }
+
+  #letUploadRunOut(exchange: LiveExchange): void {
+    const { req, incoming } = exchange
+    if (req.complete || exchange.kind === 'upgrade' || exchange.facts?.hasBody !== true) return
+    if (isHttp2(req)) {
+      // RFC 9113 §8.1: the response is complete, the rest of the request is not needed.
+      ;(exchange.res as unknown as { stream?: { close(code: number): void; destroyed: boolean } }).stream?.close(0)
+      return
+    }
+    const { socket } = req
+    if (socket === null || socket.destroyed) return
+    if (incoming === undefined) req.resume()
+    else incoming.discard()
+    const timer = setTimeout(() => socket.destroy(), lingering)
+    timer.unref()
+    req.once('close', () => clearTimeout(timer))
+    req.once('end', () => clearTimeout(timer))
+  }
+
+  #unlink(exchange: LiveExchange): void {
+    if (exchange.previous === undefined) this.#running = exchange.next
+    else exchange.previous.next = exchange.next
+    if (exchange.next !== undefined) exchange.next.previous = exchange.previous
+    exchange.previous = undefined
+    exchange.next = undefined
+    this.#inflight--
+    if (this.#inflight === 0) this.#onDrained?.()
+  }
+
+  // Lifecycle
+
+  start(): Promise<void> {
+    if (this.#started === true) return Promise.resolve()
+    this.#started ??= this.#startStages()
+    return this.#started
+  }
+
+  async #startStages(): Promise<void> {
+    this.#stop = new AbortController()
+    for (const stage of this.settings.stages) {
+      const result = stage.start?.({ signal: this.#stop.signal })
+      if (isPromise<void>(result)) await result
+    }
+    this.#started = true
+  }
+
+  close(options?: CloseOptions): Promise<void> {
+    if (this.#closed === undefined) {
+      const read = new OptionReader('proxy.close')
+      const deadline = read.duration('deadline', read.object<CloseOptions>(options, ['deadline']).deadline, 10_000)
+      read.check()
+      this.#closed = this.#drain(deadline)
+    }
+    return this.#closed
+  }
+
+  async #drain(deadline: number): Promise<void> {
+    this.closing = true
+    const afterwards = this.onClosing.map((begin) => begin())
+    if (this.#inflight > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#onDrained = resolve
+      const timer = this.clock.setTimeout(() => this.#cutAll(), deadline)
+      await promise
+      this.clock.clearTimeout(timer)
+    }
+    this.#stop?.abort()
+    for (const done of afterwards) done()
+    for (const stage of [...this.settings.stages].reverse()) await stage.close?.()
+    for (const pool of this.settings.ownPools) await pool.close()
+  }
+
+  #cutAll(): void {
+    this.aborting = true
+    this.tunnels.destroyAll(() => new ProxyError('ERR_DRAINING'))
+    for (let exchange = this.#running; exchange !== undefined; ) {
+      const { next } = exchange
+      if (exchange.tunnel === undefined) {
+        cutShort(exchange, new ProxyError('ERR_DRAINING'))
+        // An answer that its client does not read would keep the drain waiting for ever.
+        if (!exchange.finished && exchange.answered) resetClient(exchange)
+      }
+      exchange = next
+    }
+  }
+
+  stats(): ProxyStats {
+    const pools = new Set(this.settings.routes.map((route) => route.pool))
+    return { inflight: this.#inflight, tunnels: this.tunnels.size, pools: [...pools].map((pool) => pool.stats()) }
+  }
+}

@@ -1,0 +1,363 @@
+/**
+ * From a head to bytes at the client. There is one way out for everything: an upstream's response, a stage's reply and an error answer all
+ * become a `ProxyResponse`, pass the hooks, and are committed here. A response that no hook and no rule wants to see takes a shorter path:
+ * its fields are filtered once and handed to node as they are.
+ */
+import type { ServerResponse } from 'node:http'
+import type { Http2ServerResponse } from 'node:http2'
+import type { Duplex } from 'node:stream'
+import { Readable } from 'node:stream'
+import { type BodyStep, hold, letGo, pumpReadable, ResponsePump } from './body.ts'
+import { ProxyError } from './errors.ts'
+import type { LiveExchange } from './exchange-live.ts'
+import type { Attempt } from './forward.ts'
+import { checkField, HeaderList, isField } from './headers.ts'
+import { endToEndResponseFields } from './hop-by-hop.ts'
+import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
+import { type PublicFace, rewriteRedirects } from './redirect.ts'
+import { isHttp2 } from './request-check.ts'
+import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
+import type { PoolUpstream, Upstream } from './upstream.ts'
+
+/** A real response that is kept while a retry for its status runs: when the retry fails, this is what the client gets. */
+export class Stash {
+  readonly status: number
+  readonly reason: string
+  readonly headers: string[]
+  readonly upstream: Upstream
+  chunks: Buffer[] = []
+  bytes: number = 0
+  complete: boolean = false
+  trailers: string[] | undefined = undefined
+
+  constructor(status: number, reason: string, headers: string[], upstream: Upstream) {
+    this.status = status
+    this.reason = reason
+    this.headers = headers
+    this.upstream = upstream
+  }
+}
+
+class ResponseHead implements ProxyResponse {
+  status: number
+  reason: string
+  headers: HeaderList
+  hasBody: boolean
+  readonly upstream: Upstream | undefined
+  steps: BodyStep[] | undefined = undefined
+  replacement: Reply | undefined = undefined
+  readonly #method: string
+
+  constructor(method: string, status: number, reason: string, headers: readonly string[], upstream: Upstream | undefined) {
+    this.status = status
+    this.reason = reason
+    this.headers = new HeaderList(headers)
+    this.hasBody = statusHasBody(method, status)
+    this.upstream = upstream
+    this.#method = method
+  }
+
+  transform(stream: Duplex): void {
+    if (!this.hasBody) {
+      stream.destroy()
+      return
+    }
+    this.steps ??= []
+    this.steps.push({ transform: stream })
+    this.headers.delete('content-length')
+  }
+
+  tap(tap: BodyTap): void {
+    this.steps ??= []
+    this.steps.push({ tap })
+  }
+
+  replace(reply: Reply): void {
+    for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
+    this.steps = undefined
+    this.replacement = reply
+    this.status = reply.status
+    this.reason = ''
+    this.headers = new HeaderList(replyFields(reply))
+    this.hasBody = statusHasBody(this.#method, reply.status)
+  }
+}
+
+export function statusHasBody(method: string, status: number): boolean {
+  return method !== 'HEAD' && status >= 200 && status !== 204 && status !== 304
+}
+
+/** An upstream answered. Called from the parser's tick; `attempt` feeds the pump afterwards. */
+export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status: number, reason: string, raw: string[]): void {
+  const fields = upstreamFields(exchange, attempt.upstream, status, raw)
+  const edit = exchange.route?.responseEdit
+  if (edit === undefined && !hasResponseHooks(exchange)) {
+    if (!writeHead(exchange, status, reason, fields)) {
+      attempt.cancel(new ProxyError('ERR_UPSTREAM_STATUS'))
+      return
+    }
+    exchange.pump = new ResponsePump(exchange.res, exchange, attempt.call, statusHasBody(exchange.method, status) ? lengthOf(fields) : -1)
+    attempt.relay(exchange.pump)
+    return
+  }
+  const head = new ResponseHead(exchange.method, status, reason, fields, attempt.upstream)
+  const done = (error: ProxyError | undefined): void => {
+    if (error !== undefined) {
+      attempt.drop()
+      exchange.core.fail(exchange, error)
+      return
+    }
+    if (head.replacement !== undefined) {
+      attempt.drop()
+      commitReply(exchange, head, head.replacement)
+      return
+    }
+    const pump = commit(exchange, head, attempt.call)
+    if (pump === undefined) attempt.cancel(exchange.error ?? new ProxyError('ERR_UPSTREAM_STATUS'))
+    else {
+      attempt.relay(pump)
+      if (attempt.held) letGo(attempt.call)
+    }
+  }
+  if (!runHooks(exchange, head, done)) {
+    attempt.held = true
+    hold(attempt.call)
+  }
+}
+
+/** 101: hooks may edit the fields (a session cookie) or refuse by `replace`. `done` gets the fields, or undefined when something else was answered. */
+export function runUpgradeHooks(
+  exchange: LiveExchange,
+  attempt: Attempt,
+  fields: string[],
+  done: (fields: readonly string[] | undefined) => void,
+): void {
+  const head = new ResponseHead(exchange.method, 101, '', fields, attempt.upstream)
+  runHooks(exchange, head, (error) => {
+    if (error === undefined && head.replacement === undefined) {
+      done(head.headers.raw)
+      return
+    }
+    done(undefined)
+    attempt.finishTunnel(error)
+    if (error !== undefined) exchange.core.fail(exchange, error)
+    else commitReply(exchange, head, head.replacement as Reply)
+  })
+}
+
+/** What a status retry had put aside. */
+export function respondStash(exchange: LiveExchange, stash: Stash): void {
+  exchange.upstream = stash.upstream
+  const fields = upstreamFields(exchange, stash.upstream, stash.status, stash.headers)
+  respondBuffered(
+    exchange,
+    new ResponseHead(exchange.method, stash.status, stash.reason, fields, stash.upstream),
+    Buffer.concat(stash.chunks),
+  )
+}
+
+/** A stage, or the proxy itself, answers. */
+export function respondReply(exchange: LiveExchange, reply: Reply): void {
+  if (!checkReply(exchange, reply)) return
+  const head = new ResponseHead(exchange.method, reply.status, '', replyFields(reply), undefined)
+  runHooks(exchange, head, (error) => {
+    if (error !== undefined) exchange.core.fail(exchange, error)
+    else commitReply(exchange, head, head.replacement ?? reply)
+  })
+}
+
+function respondBuffered(exchange: LiveExchange, head: ResponseHead, body: Buffer): void {
+  runHooks(exchange, head, (error) => {
+    if (error !== undefined) exchange.core.fail(exchange, error)
+    else commitReply(exchange, head, head.replacement ?? { status: head.status, body })
+  })
+}
+
+function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: ProxyError | undefined) => void): boolean {
+  const finish = (error: ProxyError | undefined): void => {
+    if (exchange.finished) return
+    if (error === undefined) {
+      try {
+        exchange.route?.responseEdit?.(head.headers, exchange)
+      } catch (cause) {
+        done(stageError('headers.response', cause))
+        return
+      }
+    }
+    done(error)
+  }
+  // An answer to a failed hook must not run the hooks again: that is how one throw becomes a loop.
+  if (exchange.error?.code === 'ERR_STAGE' || !hasResponseHooks(exchange)) {
+    finish(undefined)
+    return true
+  }
+  return runResponseHooks(exchange, head, (exchange.hooks?.length ?? 0) - 1, finish)
+}
+
+function checkReply(exchange: LiveExchange, reply: Reply): boolean {
+  try {
+    if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599)
+      throw new RangeError(`status ${reply.status} is not from 200 to 599`)
+    for (const [name, value] of Object.entries(reply.headers ?? {})) for (const line of [value].flat()) checkField(name, line)
+    return true
+  } catch (cause) {
+    exchange.core.fail(exchange, new ProxyError('ERR_STAGE', { message: `A reply cannot be sent: ${(cause as Error).message}`, cause }))
+    return false
+  }
+}
+
+function commitReply(exchange: LiveExchange, head: ResponseHead, reply: Reply): void {
+  const { body } = reply
+  const bytes =
+    body === undefined || body instanceof Readable
+      ? undefined
+      : typeof body === 'string'
+        ? Buffer.from(body)
+        : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  const transformed = head.steps?.some((step) => 'transform' in step) === true
+  if (
+    !transformed &&
+    statusMayHaveLength(head.status) &&
+    !(body instanceof Readable) &&
+    !(exchange.method === 'HEAD' && head.headers.has('content-length'))
+  )
+    head.headers.set('Content-Length', String(bytes?.length ?? 0))
+  const pump = commit(exchange, head, undefined)
+  if (pump === undefined) {
+    if (body instanceof Readable) body.destroy()
+    return
+  }
+  if (!head.hasBody) {
+    if (body instanceof Readable) body.destroy()
+    pump.end(undefined)
+  } else if (body instanceof Readable)
+    pumpReadable(body, pump, (error) => exchange.core.breakOff(exchange, stageError('reply body', error)))
+  else {
+    if (bytes !== undefined && bytes.length > 0) pump.write(bytes)
+    pump.end(undefined)
+  }
+}
+
+function statusMayHaveLength(status: number): boolean {
+  return status >= 200 && status !== 204 && status !== 304
+}
+
+/** Sends the head as the hooks left it. Undefined when node refused it; the exchange has failed then. */
+function commit(exchange: LiveExchange, head: ResponseHead, call: Attempt['call'] | undefined): ResponsePump | undefined {
+  const fields = head.headers.raw
+  if (!Number.isInteger(head.status) || !writeHead(exchange, head.status, head.reason, fields)) {
+    exchange.core.fail(exchange, new ProxyError(head.upstream === undefined ? 'ERR_STAGE' : 'ERR_UPSTREAM_STATUS'))
+    return undefined
+  }
+  const pump = new ResponsePump(exchange.res, exchange, call, head.hasBody && head.steps === undefined ? lengthOf(fields) : -1)
+  if (head.steps !== undefined) pump.chain(head.steps, head.hasBody)
+  exchange.pump = pump
+  return pump
+}
+
+/** End-to-end fields of an upstream's head, framing and redirects put right for this client. */
+function upstreamFields(exchange: LiveExchange, upstream: Upstream, status: number, raw: string[]): string[] {
+  const { route, facts, connection } = exchange
+  const keepTrailer = facts?.takesTrailers === true && lengthOf(raw) < 0 && statusHasBody(exchange.method, status)
+  let fields = endToEndResponseFields(raw, keepTrailer)
+  // RFC 9110 §8.6: no Content-Length on 1xx and 204.
+  if (status === 204) fields = withoutLength(fields)
+  if (route?.rewriteRedirects === true && (status === 201 || (status >= 300 && status < 400) || hasUrlField(fields))) {
+    const own = upstream as PoolUpstream
+    const face: PublicFace = {
+      proto: connection?.trusted === true ? (exchange.headers.get('x-forwarded-proto') ?? connection.proto) : (connection?.proto ?? 'http'),
+      host: facts?.host,
+      base: own.base + route.addPrefix,
+      prefix: route.stripPrefix,
+      authority: own.authority.toLowerCase(),
+    }
+    rewriteRedirects(fields, face)
+  }
+  return fields
+}
+
+/** `Content-Location` and `Refresh` come with any status. */
+function hasUrlField(fields: readonly string[]): boolean {
+  for (let i = 0; i < fields.length; i += 2) {
+    const length = (fields[i] as string).length
+    if ((length === 16 || length === 7) && (isField(fields[i] as string, 'content-location') || isField(fields[i] as string, 'refresh')))
+      return true
+  }
+  return false
+}
+
+function withoutLength(fields: readonly string[]): string[] {
+  const out: string[] = []
+  for (let i = 0; i < fields.length; i += 2)
+    if (!isField(fields[i] as string, 'content-length')) out.push(fields[i] as string, fields[i + 1] as string)
+  return out
+}
+
+/** `Content-Length` of a flat list, -1 when there is none. */
+export function lengthOf(fields: readonly string[]): number {
+  for (let i = 0; i < fields.length; i += 2) if (isField(fields[i] as string, 'content-length')) return Number(fields[i + 1])
+  return -1
+}
+
+function replyFields(reply: Reply): string[] {
+  const out: string[] = []
+  let typed = reply.body === undefined || typeof reply.body !== 'string'
+  for (const [name, value] of Object.entries(reply.headers ?? {})) {
+    if (isField(name, 'content-type')) typed = true
+    if (isField(name, 'content-length') || isField(name, 'transfer-encoding') || isField(name, 'connection')) continue
+    for (const line of typeof value === 'string' ? [value] : value) out.push(name, line)
+  }
+  if (!typed) out.push('Content-Type', 'text/plain; charset=utf-8')
+  return out
+}
+
+/** False when node refused the head (a status or an octet that HTTP forbids); nothing was sent then. */
+export function writeHead(exchange: LiveExchange, status: number, reason: string, fields: readonly string[]): boolean {
+  const { res } = exchange
+  exchange.status = status
+  try {
+    if (status < 200 || status > 999) return false
+    if (isHttp2(exchange.req)) writeHttp2Head(res as unknown as Http2ServerResponse, status, fields)
+    else {
+      if (exchange.core.closing || exchange.kind === 'upgrade') {
+        res.shouldKeepAlive = false
+      }
+      // The types want an object, but node takes the flat list, which alone keeps order and duplicates.
+      if (reason === '') res.writeHead(status, fields as unknown as string[])
+      else res.writeHead(status, reason, fields as unknown as string[])
+    }
+  } catch {
+    return false
+  }
+  exchange.answered = true
+  return true
+}
+
+/** Node's HTTP/2 response takes names once: lines of one name are grouped, since its array form keeps only the last. */
+function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readonly string[]): void {
+  const grouped: Record<string, string | string[]> = Object.create(null)
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = (fields[i] as string).toLowerCase()
+    const value = fields[i + 1] as string
+    const present = grouped[name]
+    if (present === undefined) grouped[name] = value
+    else if (typeof present === 'string') grouped[name] = [present, value]
+    else present.push(value)
+  }
+  res.writeHead(status, grouped)
+}
+
+/** Ends the client's connection so that what was sent cannot be taken for complete. */
+export function resetClient(exchange: LiveExchange): void {
+  const { req, res } = exchange
+  if (isHttp2(req)) {
+    // RFC 9113 §8.1: an incomplete response ends with an error; INTERNAL_ERROR is 2.
+    ;(res as unknown as Http2ServerResponse).stream?.close(2)
+    return
+  }
+  const socket = (res as ServerResponse).socket ?? req.socket
+  // Only a reset shows the truncation of a body that ends with the connection (HTTP/1.0); for the others it does no harm.
+  if (socket !== null && !('encrypted' in socket) && typeof socket.resetAndDestroy === 'function' && socket.remoteAddress !== undefined)
+    socket.resetAndDestroy()
+  else socket?.destroy()
+}

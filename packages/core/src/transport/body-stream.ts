@@ -1,0 +1,54 @@
+/**
+ * A request body in the shape that undici takes for a stream. undici only listens to `data`, `end`, `error` and `close` and calls `pause`,
+ * `resume` and `destroy`; a real Readable in between would copy every chunk through one more queue with one more high-water mark.
+ */
+import { EventEmitter } from 'node:events'
+import type { BodyFlow, BodyReader, RequestBody } from '../body.ts'
+
+export class BodyStream extends EventEmitter implements BodyReader {
+  destroyed: boolean = false
+  readonly #flow: BodyFlow
+  #paused = false
+
+  constructor(body: RequestBody) {
+    super()
+    this.#flow = body.open(this)
+  }
+
+  onChunk(chunk: Buffer): boolean {
+    this.emit('data', chunk)
+    return !this.#paused
+  }
+
+  onEnd(): void {
+    this.emit('end')
+  }
+
+  onError(error: Error): void {
+    if (this.listenerCount('error') > 0) this.emit('error', error)
+  }
+
+  pause(): this {
+    this.#paused = true
+    return this
+  }
+
+  resume(): this {
+    this.#paused = false
+    this.#flow.resume()
+    return this
+  }
+
+  destroy(): this {
+    if (!this.destroyed) {
+      this.destroyed = true
+      this.#flow.close()
+    }
+    return this
+  }
+
+  /** Only its presence matters: undici tells streams from other bodies by it. */
+  pipe(): never {
+    throw new Error('A request body is read by events.')
+  }
+}

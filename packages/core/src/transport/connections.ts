@@ -1,0 +1,186 @@
+/**
+ * Connections to upstreams on node's own `Agent`, one per upstream. Everything that identifies a connection (address, TLS name, trusted
+ * CAs) is fixed here when the upstream is first met, so nothing that a client sends can choose it: left alone, node takes the TLS server
+ * name from the request's `Host`. The rest is what a proxy needs to know of a connection and node does not tell: whether it is really open
+ * (a byte given to a connecting socket has not been sent), how long that took, and whether it has carried a response before.
+ */
+import { type Agent, type ClientRequest, Agent as HttpAgent } from 'node:http'
+import { Agent as HttpsAgent } from 'node:https'
+import { isIP, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Upstream } from '../upstream.ts'
+import type { readTlsOptions } from './tls.ts'
+
+export interface ConnectionSettings {
+  readonly tls: ReturnType<typeof readTlsOptions>
+  /** Idle milliseconds after which a kept connection is closed; 0 keeps none. */
+  readonly keepAliveTimeout: number
+  /** Most connections per upstream; further requests wait for one. */
+  readonly maxConnections: number
+  /** Largest response head in bytes. */
+  readonly maxHeaderSize: number
+  readonly localAddress: string | undefined
+}
+
+/** Where an upstream listens, in node's words. */
+export interface Target {
+  readonly protocol: 'http:' | 'https:'
+  readonly hostname: string
+  readonly port: number
+  readonly socketPath: string | undefined
+}
+
+export function targetOf(upstream: Upstream): Target {
+  const { protocol, hostname, port, pathname } = upstream.url
+  if (protocol === 'unix:') return { protocol: 'http:', hostname: 'localhost', port: 80, socketPath: decodeURIComponent(pathname) }
+  const secure = protocol === 'https:'
+  return {
+    protocol: secure ? 'https:' : 'http:',
+    // A URL keeps the brackets of an IPv6 address; the resolver wants it bare.
+    hostname: hostname.startsWith('[') ? hostname.slice(1, -1) : hostname,
+    port: port === '' ? (secure ? 443 : 80) : Number(port),
+    socketPath: undefined,
+  }
+}
+
+/** What is known of one connection. */
+export interface ConnectionState {
+  /** `performance.now()` at the start of the lookup. */
+  readonly startedAt: number
+  /** Lookup, TCP and TLS; undefined until the connection is open. */
+  connectMs: number | undefined
+  /** It has carried a whole response. */
+  served: boolean
+  /** Whoever waits for it to open. */
+  onOpen: (() => void) | undefined
+}
+
+const states = new WeakMap<Duplex, ConnectionState>()
+
+export function stateOf(socket: Duplex): ConnectionState | undefined {
+  return states.get(socket)
+}
+
+/** The connections to one upstream. */
+export interface Line {
+  readonly agent: Agent
+  readonly target: Target
+  /**
+   * Runs `make`, and tells which connection it opened, if any: node hands that to the request a tick later, too late for an abort in this one.
+   */
+  watch<T>(make: () => T): { readonly made: T; readonly fresh: Duplex | undefined }
+  /** Closes what is idle now, and the rest as it becomes idle. */
+  retire(): void
+}
+
+export class Connections {
+  readonly #settings: ConnectionSettings
+  readonly #lines = new Map<Upstream, Line>()
+  #closed = false
+
+  constructor(settings: ConnectionSettings) {
+    this.#settings = settings
+  }
+
+  to(upstream: Upstream): Line {
+    let line = this.#lines.get(upstream)
+    if (line === undefined) {
+      line = openLine(targetOf(upstream), this.#settings)
+      if (this.#closed) line.retire()
+      else this.#lines.set(upstream, line)
+    }
+    return line
+  }
+
+  forget(upstream: Upstream): void {
+    this.#lines.get(upstream)?.retire()
+    this.#lines.delete(upstream)
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const line of this.#lines.values()) line.retire()
+    this.#lines.clear()
+  }
+}
+
+function openLine(target: Target, settings: ConnectionSettings): Line {
+  const secure = target.protocol === 'https:'
+  const keepAlive = settings.keepAliveTimeout > 0
+  const common = {
+    keepAlive,
+    maxSockets: settings.maxConnections,
+    maxFreeSockets: settings.maxConnections,
+    scheduling: 'lifo' as const,
+    // The agent's own timeout closes idle connections only; on a busy one node merely emits an event that nobody listens to.
+    ...(keepAlive ? { timeout: settings.keepAliveTimeout } : {}),
+    ...(settings.localAddress === undefined ? {} : { localAddress: settings.localAddress }),
+  }
+  const agent: Agent = secure
+    ? new HttpsAgent({
+        ...common,
+        ...settings.tls.connect,
+        // RFC 6066 §3: no address as a server name. The certificate is then checked against the address.
+        servername: settings.tls.servername ?? (isIP(target.hostname) === 0 ? target.hostname : ''),
+      })
+    : new HttpAgent(common)
+
+  let fresh: Duplex | undefined
+  let retired = false
+  const idle = new Set<Duplex>()
+
+  const connect = agent.createConnection.bind(agent)
+  agent.createConnection = (options, callback) => {
+    const state: ConnectionState = { startedAt: performance.now(), connectMs: undefined, served: false, onOpen: undefined }
+    const socket = connect(options, callback) as Duplex
+    states.set(socket, state)
+    socket.once(secure ? 'secureConnect' : 'connect', () => {
+      state.connectMs = performance.now() - state.startedAt
+      state.onOpen?.()
+      state.onOpen = undefined
+    })
+    fresh = socket
+    return socket
+  }
+
+  // All connections of this agent are alike; the default name is built anew for every request, over TLS from all of its settings.
+  agent.getName = () => 'upstream'
+
+  // A byte that arrives while nobody has asked for anything would be taken for the start of the next response (response queue poisoning).
+  // Node guards against it only since 22.23 and 24.18.
+  const unasked = function (this: Duplex): void {
+    this.destroy()
+  }
+  const release = (socket: Duplex): void => {
+    idle.delete(socket)
+  }
+  const keep = agent.keepSocketAlive.bind(agent) as unknown as (socket: Duplex) => boolean
+  const reuse = agent.reuseSocket.bind(agent)
+  const pool = agent as unknown as { keepSocketAlive(socket: Duplex): boolean; reuseSocket(socket: Duplex, request: ClientRequest): void }
+  pool.keepSocketAlive = (socket) => {
+    if (retired || !keep(socket)) return false
+    idle.add(socket)
+    socket.on('data', unasked)
+    socket.once('close', () => release(socket))
+    return true
+  }
+  pool.reuseSocket = (socket, request) => {
+    release(socket)
+    socket.off('data', unasked)
+    reuse(socket as Socket, request)
+  }
+
+  return {
+    agent,
+    target,
+    watch: (make) => {
+      fresh = undefined
+      const made = make()
+      return { made, fresh }
+    },
+    retire: () => {
+      retired = true
+      for (const socket of [...idle]) socket.destroy()
+    },
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * RFC 9110 §15.2: a client must be able to take an unsolicited `100 (Continue)`. undici destroys the connection instead, so the heads that
+ * come before the final one are looked at here, between socket and parser: a 100 is cut out, every other 1xx goes on. The filter is only
+ * switched on while a response head is awaited, and the first byte pattern that is no 1xx switches it off: a usual response costs twelve
+ * byte comparisons.
+ */
+const empty: Buffer = Buffer.alloc(0)
+/** A 1xx head longer than this is somebody playing; the parser gets it as it is and has limits of its own. */
+const maxHeld = 16_384
+
+export class InterimFilter {
+  #awaiting = false
+  #held: Buffer = empty
+
+  /** A request goes out: the next bytes are a response head. */
+  expect(): void {
+    this.#awaiting = true
+    this.#held = empty
+  }
+
+  /** What the parser may see of `chunk`; null when it must wait. */
+  filter(chunk: Buffer): Buffer | null {
+    if (!this.#awaiting) return chunk
+    let bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
+    let passed: Buffer = empty
+    this.#held = empty
+    while (bytes.length > 0) {
+      const verdict = interimStatus(bytes)
+      if (verdict === undefined || bytes.length > maxHeld) break
+      const end = verdict === 0 ? -1 : bytes.indexOf('\r\n\r\n')
+      if (end < 0) {
+        this.#held = Buffer.from(bytes)
+        return passed.length > 0 ? passed : null
+      }
+      if (verdict !== 100) passed = passed.length === 0 ? bytes.subarray(0, end + 4) : Buffer.concat([passed, bytes.subarray(0, end + 4)])
+      bytes = bytes.subarray(end + 4)
+    }
+    if (bytes.length === 0) return passed.length > 0 ? passed : null
+    this.#awaiting = false
+    return passed.length === 0 ? bytes : Buffer.concat([passed, bytes])
+  }
+}
+
+/** The 1xx status at the start of `bytes`; 0 when too short to tell; undefined when it is something else. */
+function interimStatus(bytes: Buffer): number | undefined {
+  if (bytes.length < 12) return 'HTTP/1.'.startsWith(bytes.toString('latin1', 0, Math.min(7, bytes.length))) ? 0 : undefined
+  if (bytes[9] !== 0x31 || bytes[8] !== 0x20 || bytes[0] !== 0x48) return undefined
+  const status = 100 + ((bytes[10] as number) - 0x30) * 10 + ((bytes[11] as number) - 0x30)
+  // 101 ends HTTP on this connection: what follows is not a head.
+  return status === 101 ? undefined : status
+}

@@ -1,0 +1,20 @@
+/** What a run is asked to do, and what a section of the report is made of. */
+
+export interface BenchOptions {
+  /** A smoke run: everything is started and answers, figures mean nothing. */
+  readonly quick: boolean
+  readonly rounds: number
+  /** Seconds per contestant and round, whole. */
+  readonly duration: number
+  progress(text: string): void
+}
+
+export interface Section {
+  readonly id: string
+  readonly title: string
+  readonly goal: string
+  /** Markdown. */
+  readonly text: string
+  /** Contestants that failed, or requests that did. */
+  readonly failures: readonly string[]
+}

@@ -1,0 +1,88 @@
+/** P6: a thousand WebSockets. What a tunnel adds to the latency of a small message, what it costs per message, and what it holds in memory. */
+import { cpuMicros, residentBytes } from './accounting.ts'
+import { type Child, startNode } from './children.ts'
+import { type Contestant, contest } from './contest.ts'
+import type { EchoResult, TunnelOrder } from './load/tunnels.ts'
+import type { BenchOptions, Section } from './options.ts'
+import { factor, failuresOf, table } from './report.ts'
+
+export async function tunnels(options: BenchOptions): Promise<Section> {
+  const count = options.quick ? 100 : 1000
+  const perSecond = options.quick ? 500 : 2000
+  const upstream = await startNode('upstreams/echo.ts')
+  const client = await startNode('load/tunnels.ts')
+  const url = `http://127.0.0.1:${upstream.ready.port}`
+  const order = async <T>(what: TunnelOrder): Promise<T> => {
+    const answer = await client.ask<T & { error?: string }>(what)
+    if (answer.error !== undefined) throw new Error(answer.error)
+    return answer
+  }
+  const contestant = (name: string, file: string, leads = false): Contestant => ({
+    name,
+    leads,
+    start: () => startNode(file, [url], ['--expose-gc']),
+  })
+  const settled = async (child: Child): Promise<number> => {
+    await child.ask({})
+    return residentBytes(child.pid)
+  }
+
+  const contestants = [
+    contestant('two sockets and two pipes', 'contestants/pipe.ts'),
+    contestant('http-proxy-3 `ws`', 'contestants/http-proxy-3.ts'),
+    contestant('weir', 'contestants/weir.ts'),
+  ]
+  const standings = await contest(
+    contestants,
+    options.rounds,
+    async (child) => {
+      try {
+        const { port } = child.ready
+        // Code that opens a tunnel is loaded and compiled before the memory of the many is counted.
+        await order({ do: 'open', port, count: 50 })
+        await order({ do: 'full', seconds: 0.5, inFlight: 16 })
+        await order({ do: 'close' })
+        const before = await settled(child)
+        await order({ do: 'open', port, count })
+        const held = (await settled(child)) - before
+        await order({ do: 'full', seconds: options.duration / 2, inFlight: 64 })
+        const cpuBefore = cpuMicros(child.pid)
+        const full = await order<EchoResult>({ do: 'full', seconds: options.duration, inFlight: 64 })
+        const cpu = (cpuMicros(child.pid) - cpuBefore) / full.echoes
+        const paced = await order<EchoResult>({ do: 'paced', seconds: options.duration, perSecond })
+        return { p50: paced.p50 * 1000, p99: paced.p99 * 1000, cpu, fullPerSecond: full.perSecond, heldKiB: held / count / 1024 }
+      } finally {
+        await order({ do: 'close' })
+      }
+    },
+    (text) => options.progress(`P6 ${text}`),
+  )
+  await client.stop()
+  await upstream.stop()
+
+  const peer = 'http-proxy-3 `ws`'
+  const floor = 'two sockets and two pipes'
+  return {
+    id: 'P6',
+    title: `${count.toLocaleString('en')} WebSockets, echo of 128 B`,
+    goal: 'latency ≤ 1.05 × http-proxy-3 `ws`; memory per tunnel ≤ 1.1 × two raw sockets',
+    text: `${table(
+      ['', 'p50, × http-proxy-3', 'p99, × http-proxy-3', 'memory, × two sockets', 'p50 µs', 'p99 µs', 'CPU µs per echo', 'echoes/s', 'KiB per tunnel'],
+      standings.map((row) => [
+        row.name,
+        factor(row.ratio('p50', peer)),
+        factor(row.ratio('p99', peer)),
+        factor(row.ratio('heldKiB', floor)),
+        row.value('p50').toFixed(0),
+        row.value('p99').toFixed(0),
+        row.value('cpu').toFixed(1),
+        row.value('fullPerSecond').toFixed(0),
+        row.value('heldKiB').toFixed(1),
+      ]),
+    )}
+
+Latency at ${perSecond.toLocaleString('en')} echoes a second spread over all tunnels, so that no queue forms; CPU and throughput with 64 echoes in flight. Memory is the
+growth of the resident set after garbage collection, from none to ${count.toLocaleString('en')} open and idle tunnels; the kernel's socket buffers are outside it.`,
+    failures: failuresOf(standings),
+  }
+}
