@@ -76,10 +76,8 @@ export function inject(core: ProxyCore, request: InjectedRequest): Promise<Injec
   const socket = new MemorySocket(request.remoteAddress ?? '127.0.0.1')
   const { promise, resolve, reject } = Promise.withResolvers<InjectedResponse>()
   const server = createServer((req, res) => {
-    const head: { status: number; reason: string; raw: string[] } = { status: 0, reason: '', raw: [] }
     res.once('finish', () => setImmediate(() => socket.destroy()))
     core.handle(req, res, undefined, false)
-    void head
   })
   server.on('checkContinue', (req, res) => {
     res.once('finish', () => setImmediate(() => socket.destroy()))
