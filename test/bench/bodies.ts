@@ -1,5 +1,5 @@
 /** P5: bodies of 1 GiB, one at a time, each way, and with a reader that cannot keep up. */
-import { cpuMicros, peakBytes, residentBytes, resetPeak } from './accounting.ts'
+import { cpuMicros, peakBytes, resetPeak, residentBytes } from './accounting.ts'
 import { type Child, startNode } from './children.ts'
 import { type Contestant, contest } from './contest.ts'
 import { absentPeers, FLOOR, HAPROXY, httpContestants, NGINX, PEER, WEIR } from './contestants.ts'
@@ -65,7 +65,17 @@ export async function bodies(options: BenchOptions): Promise<Section> {
     text: `Weir: down ${standing(standings, WEIR, 'down', PIPE)}, up ${standing(standings, WEIR, 'up', PIPE)} the net pipe.
 
 ${table(
-  ['', 'down, × pipe', 'up, × pipe', 'down GiB/s', 'up GiB/s', 'CPU s/GiB down', 'CPU s/GiB up', 'RSS + MiB down / up', 'slow reader: RSS + MiB down / up'],
+  [
+    '',
+    'down, × pipe',
+    'up, × pipe',
+    'down GiB/s',
+    'up GiB/s',
+    'CPU s/GiB down',
+    'CPU s/GiB up',
+    'RSS + MiB down / up',
+    'slow reader: RSS + MiB down / up',
+  ],
   standings.map((row) => [
     row.name,
     factor(row.ratio('down', PIPE)),

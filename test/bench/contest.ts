@@ -49,7 +49,7 @@ export async function contest(
         child = await contestant.start()
         const sample = await measure(child, contestant, round)
         const list = samples.get(contestant.name) as Sample[][]
-        ;(list[round] ??= []).push(sample)
+        list[round] = [...(list[round] ?? []), sample]
       } catch (error) {
         failures.set(contestant.name, error instanceof Error ? error.message : String(error))
       } finally {

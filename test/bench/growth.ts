@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { cpuMicros } from './accounting.ts'
 import { type Child, startNode } from './children.ts'
 import { type Contestant, contest, type Sample, type Standings } from './contest.ts'
-import type { LoadResult, Target } from './load.ts'
 import type { RotateOrder } from './load/rotate.ts'
+import type { LoadResult, Target } from './load.ts'
 import type { BenchOptions, Section } from './options.ts'
 import { factor, failuresOf, table } from './report.ts'
 import { measureRequests } from './requests.ts'
@@ -25,10 +25,10 @@ export async function growth(options: BenchOptions): Promise<Section> {
   const targets: Target[] = Array.from({ length: many }, (_, i) => ({ host: `host${i}.test`, path: `/service-${i}/item` }))
   const n = (value: number): string => value.toLocaleString('en')
 
-  const upstreamStep = (name: string, urls: readonly string[]): Step => ({
+  const upstreamStep = (name: string, file: string, small: string, urls: readonly string[]): Step => ({
     name,
-    small: '1 upstream',
-    start: () => startNode('contestants/weir.ts', urls),
+    small,
+    start: () => startNode(`contestants/${file}.ts`, urls),
     measure: (child) => measureRequests(child, { connections: 64 }, options),
   })
   const routeStep = (name: string, by: string): Step => ({
@@ -44,7 +44,12 @@ export async function growth(options: BenchOptions): Promise<Section> {
     measure: (child) => measureRotation(child, connections, options),
   })
   const groups: Step[][] = [
-    [upstreamStep('1 upstream', one), upstreamStep(`${n(many)} upstreams`, upstream.urls)],
+    [
+      upstreamStep('1 upstream', 'weir', '1 upstream', one),
+      upstreamStep(`${n(many)} upstreams`, 'weir', '1 upstream', upstream.urls),
+      upstreamStep('floor, 1 upstream', 'undici-client-freelist', 'floor, 1 upstream', one),
+      upstreamStep(`floor, ${n(many)} upstreams`, 'undici-client-freelist', 'floor, 1 upstream', upstream.urls),
+    ],
     [routeStep('1 route', 'any'), routeStep(`${n(many)} routes by host`, 'hosts'), routeStep(`${n(many)} routes by path`, 'paths')],
     [
       clientStep('64 keep-alive connections', 'weir', '64 keep-alive connections', 64),
@@ -86,8 +91,8 @@ export async function growth(options: BenchOptions): Promise<Section> {
     )}
 
 Upstreams and routes: 64 connections; the requests go to each route in turn, one route takes them all in the small case. Connections: 64 requests in flight
-in both cases, each on the connection that has rested longest, so that only the number of open connections differs; the floor's rows show how much of
-the growth is Node's and the kernel's.${clients < wanted ? ` The limit of open files allowed ${n(clients)} connections, not ${n(wanted)}.` : ''}`,
+in both cases, each on the connection that has rested longest, so that only the number of open connections differs. The floor's rows show how much of
+the growth is Node's and the kernel's: sockets that have rested are no longer in the caches.${clients < wanted ? ` The limit of open files allowed ${n(clients)} connections, not ${n(wanted)}.` : ''}`,
     failures,
   }
 }

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { cpus, release, totalmem, type as system } from 'node:os'
+import { cpus, release, type as system, totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 
 const withheld = new Set<string>()
@@ -52,5 +52,10 @@ export interface Machine {
 
 export function machine(): Machine {
   const list = cpus()
-  return { cpu: list[0]?.model.trim() ?? 'unknown', cores: list.length, kernel: `${system()} ${release()}`, memoryGiB: Math.round(totalmem() / 2 ** 30) }
+  return {
+    cpu: list[0]?.model.trim() ?? 'unknown',
+    cores: list.length,
+    kernel: `${system()} ${release()}`,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+  }
 }

@@ -1,8 +1,8 @@
 /** P1 and P3: small requests through everybody, at 64 and at 512 connections. */
 import { cpuMicros } from './accounting.ts'
+import type { Child } from './children.ts'
 import { type Contestant, contest, type Sample } from './contest.ts'
 import { ANSWER, absentPeers, CADDY, FAST_UNDICI, FLOOR, HAPROXY, httpContestants, NGINX, PEER, REPLY_FROM, WEIR } from './contestants.ts'
-import type { Child } from './children.ts'
 import { type LoadPlan, load } from './load.ts'
 import type { BenchOptions, Section } from './options.ts'
 import { factor, failuresOf, standing, table } from './report.ts'
@@ -38,7 +38,9 @@ export function p1(options: BenchOptions): Promise<Section> {
 export function p3(options: BenchOptions): Promise<Section> {
   const short = [FLOOR, WEIR, PEER]
   const long = [...short, ANSWER, FAST_UNDICI, REPLY_FROM, NGINX, HAPROXY, CADDY]
-  return requests(options, { id: 'P3', connections: 512, goal: '≤ 1.05 × floor' }, ({ name }) => (options.quick ? short : long).includes(name))
+  return requests(options, { id: 'P3', connections: 512, goal: '≤ 1.05 × floor' }, ({ name }) =>
+    (options.quick ? short : long).includes(name),
+  )
 }
 
 async function requests(

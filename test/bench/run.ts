@@ -70,7 +70,13 @@ for (const id of known.filter((each) => chosen.includes(each))) {
   try {
     section = await (benchmarks[id] as (typeof benchmarks)[string])(options)
   } catch (error) {
-    section = { id: id.toUpperCase(), title: 'did not finish', goal: '-', text: '', failures: [error instanceof Error ? error.message : String(error)] }
+    section = {
+      id: id.toUpperCase(),
+      title: 'did not finish',
+      goal: '-',
+      text: '',
+      failures: [error instanceof Error ? error.message : String(error)],
+    }
   }
   await stopAll()
   sections.push(section)

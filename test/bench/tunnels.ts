@@ -67,7 +67,17 @@ export async function tunnels(options: BenchOptions): Promise<Section> {
     title: `${count.toLocaleString('en')} WebSockets, echo of 128 B`,
     goal: 'latency ≤ 1.05 × http-proxy-3 `ws`; memory per tunnel ≤ 1.1 × two raw sockets',
     text: `${table(
-      ['', 'p50, × http-proxy-3', 'p99, × http-proxy-3', 'memory, × two sockets', 'p50 µs', 'p99 µs', 'CPU µs per echo', 'echoes/s', 'KiB per tunnel'],
+      [
+        '',
+        'p50, × http-proxy-3',
+        'p99, × http-proxy-3',
+        'memory, × two sockets',
+        'p50 µs',
+        'p99 µs',
+        'CPU µs per echo',
+        'echoes/s',
+        'KiB per tunnel',
+      ],
       standings.map((row) => [
         row.name,
         factor(row.ratio('p50', peer)),

@@ -1,1 +1,9 @@
-export {}
+export type { IpHashOptions } from './ip-hash.ts'
+export { ipHash } from './ip-hash.ts'
+export type { LeastConnectionsOptions } from './least-connections.ts'
+export { leastConnections } from './least-connections.ts'
+export type { PowerOfTwoOptions } from './power-of-two.ts'
+export { powerOfTwo } from './power-of-two.ts'
+export type { RandomOptions } from './random.ts'
+export { random } from './random.ts'
+export type { RandomOption } from './random-option.ts'

@@ -9,7 +9,7 @@
 import { BufferedBody, IncomingBody, type ResponsePump } from './body.ts'
 import { consumedBody } from './consumed-body.ts'
 import { ProxyError } from './errors.ts'
-import { attemptFinish } from './events.ts'
+import { attemptFinish, exchangeFinish } from './events.ts'
 import type { AttemptOutcome } from './exchange.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { HeaderList } from './headers.ts'
@@ -109,7 +109,7 @@ function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, 
   const attempt = new Attempt(exchange, upstream, queuedMs)
   exchange.attempts.push(attempt)
   exchange.attempt = attempt
-  route.pool.addCutter(upstream, attempt.cut)
+  route.pool.enter(attempt)
   let path: string
   let headers: readonly string[]
   try {
@@ -124,22 +124,15 @@ function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, 
     exchange.owesContinue = false
     exchange.res.writeContinue()
   }
-  const { timeouts, retry } = route
-  const limits = {
-    connect: timeouts.connect,
-    head:
-      retry.perTryTimeout > 0 ? (timeouts.head > 0 ? Math.min(retry.perTryTimeout, timeouts.head) : retry.perTryTimeout) : timeouts.head,
-    idle: timeouts.idle,
-  }
   const { transport } = route.pool
   if (exchange.kind === 'request')
-    transport.send({ method: exchange.method, path, headers, body: exchange.body, timeouts: limits }, upstream, attempt)
+    transport.send({ method: exchange.method, path, headers, body: exchange.body, timeouts: route.limits }, upstream, attempt)
   else if (transport.upgrade === undefined)
     attempt.cancel(new ProxyError('ERR_REQUEST_NOT_SENT', { message: `The transport ${transport.name} carries no upgrades.` }))
   else {
     const protocol = (exchange.facts as RequestFacts).upgrade as string
     transport.upgrade(
-      { method: exchange.method, path, headers, timeouts: limits, protocol, client: exchange.socket as never },
+      { method: exchange.method, path, headers, timeouts: route.limits, protocol, client: exchange.socket as never },
       upstream,
       attempt,
     )
@@ -167,7 +160,7 @@ function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolU
   const { core, hooks } = exchange
   const facts = exchange.facts as RequestFacts
   const connection = exchange.connection as NonNullable<LiveExchange['connection']>
-  const fields = endToEndRequestFields(exchange.headers.raw, !connection.trusted)
+  const fields = endToEndRequestFields(exchange.headers.raw, facts.connection, !connection.trusted)
   const policy = route.hostHeader
   if (policy !== 'client' || facts.host === undefined) setHost(fields, typeof policy === 'object' ? policy.fixed : upstream.authority)
   if (exchange.body !== undefined) {
@@ -238,7 +231,6 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   readonly startedAt: number
   readonly queuedMs: number
   headMs: number | undefined = undefined
-  durationMs: number = 0
   status: number | undefined = undefined
   error: ProxyError | undefined = undefined
   call: UpstreamCall = idleCall
@@ -251,13 +243,18 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   #ended = false
   #trailers: string[] | undefined = undefined
   #discarded = 0
+  #endedAt: number | undefined = undefined
+  /** Intrusive list of the upstream's running attempts, kept by the pool. */
+  previous: Attempt | undefined = undefined
+  next: Attempt | undefined = undefined
   readonly #exchange: LiveExchange
 
   constructor(exchange: LiveExchange, upstream: Upstream, queuedMs: number) {
     this.#exchange = exchange
     this.upstream = upstream
     this.number = exchange.attempts.length + 1
-    this.startedAt = exchange.core.clock.now()
+    // The first try begins with the exchange unless it had to wait: stages run in between, but they are microseconds.
+    this.startedAt = this.number === 1 && queuedMs === 0 && exchange.hooks === undefined ? exchange.startedAt : exchange.core.clock.now()
     this.queuedMs = queuedMs
   }
 
@@ -274,8 +271,15 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   }
 
   /** The upstream's deadline to leave has passed. */
-  readonly cut = (): void => {
-    this.cancel(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+  cut(): void {
+    const { tunnel } = this.#exchange
+    if (tunnel === undefined) this.cancel(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+    else tunnel.destroy(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+  }
+
+  /** Worked out when asked: most attempts end without anybody wanting to know, and a clock read is not free. */
+  get durationMs(): number {
+    return (this.#endedAt ?? this.#exchange.core.clock.now()) - this.startedAt
   }
 
   onStart(call: UpstreamCall): void {
@@ -433,11 +437,11 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
 
   #release(): void {
     const { core, route } = this.#exchange
-    this.durationMs = core.clock.now() - this.startedAt
+    const observed = attemptFinish.hasSubscribers
+    if (observed || this.#exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#endedAt = core.clock.now()
     const { pool } = route as CompiledRoute
-    pool.removeCutter(this.upstream, this.cut)
-    pool.release(this.upstream, this)
-    if (attemptFinish.hasSubscribers) attemptFinish.publish({ exchange: this.#exchange, attempt: this })
+    pool.release(this)
+    if (observed) attemptFinish.publish({ exchange: this.#exchange, attempt: this })
   }
 
   #retryError(error: ProxyError): void {

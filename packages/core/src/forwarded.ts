@@ -71,6 +71,8 @@ export interface Connection {
   readonly peer: string
   readonly trusted: boolean
   readonly proto: 'http' | 'https'
+  /** The last Host that passed the check. */
+  validHost: string | undefined
 }
 
 export class Forwarding {
@@ -97,6 +99,7 @@ export class Forwarding {
         peer,
         trusted: this.#trust !== undefined && isIP(peer) !== 0 && this.#trust(peer),
         proto: (req.socket as TLSSocket | undefined)?.encrypted ? 'https' : 'http',
+        validHost: undefined,
       }
       this.#connections.set(key, known)
     }

@@ -31,9 +31,20 @@ function lengths(names: readonly string[]): Uint8Array {
   return table
 }
 
+const perHop = 1
+const otherwiseNoted = 2
+
+/** As above, with the lengths of the names that a response scan notes. */
+const responseLength = perHopLength.slice()
+for (const name of ['content-length', 'location', 'content-location', 'refresh'])
+  responseLength[name.length] = (responseLength[name.length] as number) | otherwiseNoted
+
 function isPerHop(name: string): boolean {
-  if (name.length >= 64 || perHopLength[name.length] === 0) return false
-  switch (name.toLowerCase()) {
+  return name.length < 64 && perHopLength[name.length] !== 0 && isPerHopName(name.toLowerCase())
+}
+
+function isPerHopName(lower: string): boolean {
+  switch (lower) {
     case 'te':
     case 'trailer':
     case 'upgrade':
@@ -65,22 +76,12 @@ export function nominated(connection: string): readonly string[] {
   return names ?? none
 }
 
-/** Every `Connection` line of a flat list, joined. */
-export function connectionValue(raw: readonly string[]): string {
-  let value = ''
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = raw[i] as string
-    if (name.length === 10 && name.toLowerCase() === 'connection') value = value === '' ? (raw[i + 1] as string) : `${value},${raw[i + 1]}`
-  }
-  return value
-}
-
 /**
  * Copies the end-to-end fields of a request. `Expect` is dropped too, although it is end-to-end: Weir answers it itself, after its policies
- * have run. Forwarding fields are left out when `dropForwarding` is set: nobody's are believed who is not trusted.
+ * have run. `connection` is the value of all `Connection` lines. Forwarding fields are left out when `dropForwarding` is set: nobody's are believed who is not trusted.
  */
-export function endToEndRequestFields(raw: readonly string[], dropForwarding: boolean): string[] {
-  const nominatedNames = nominated(connectionValue(raw))
+export function endToEndRequestFields(raw: readonly string[], connection: string, dropForwarding: boolean): string[] {
+  const nominatedNames = connection === '' ? none : nominated(connection)
   const out: string[] = []
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string
@@ -93,16 +94,66 @@ export function endToEndRequestFields(raw: readonly string[], dropForwarding: bo
   return out
 }
 
-/** `keepTrailer`: the announcement may go on because the trailers themselves will. */
-export function endToEndResponseFields(raw: readonly string[], keepTrailer: boolean): string[] {
-  const nominatedNames = nominated(connectionValue(raw))
-  const out: string[] = []
+/** What the scan of a response head found besides the fields to drop. One object is enough: it is read before the next head is scanned. */
+export interface ResponseScan {
+  /** `Content-Length`, -1 without one. */
+  length: number
+  /** Location, Content-Location or Refresh is present. */
+  urls: boolean
+}
+
+const scan: ResponseScan = { length: -1, urls: false }
+
+/**
+ * Keeps the end-to-end fields of a response, in place: the transport has made the list for us, and a copy per response would be for nothing.
+ * @param takesTrailers the client can take trailers, so their announcement may go on (unless a length rules them out)
+ */
+export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseScan {
+  scan.length = -1
+  scan.urls = false
+  let connection = ''
+  let trailer = false
+  let kept = 0
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string
-    if (isPerHop(name) && !(keepTrailer && name.length === 7 && name.toLowerCase() === 'trailer')) continue
-    if (nominatedNames.length > 0 && nominatedNames.includes(name.toLowerCase())) continue
-    out.push(name, raw[i + 1] as string)
+    const kind = name.length < 64 ? (responseLength[name.length] as number) : 0
+    if (kind !== 0) {
+      const lower = name.toLowerCase()
+      if (kind & perHop && isPerHopName(lower)) {
+        if (lower === 'connection') connection = connection === '' ? (raw[i + 1] as string) : `${connection},${raw[i + 1]}`
+        if (lower !== 'trailer' || !takesTrailers) continue
+        trailer = true
+      } else if (lower === 'content-length') scan.length = Number(raw[i + 1])
+      else if (lower === 'location' || lower === 'content-location' || lower === 'refresh') scan.urls = true
+    }
+    if (kept !== i) {
+      raw[kept] = name
+      raw[kept + 1] = raw[i + 1] as string
+    }
+    kept += 2
   }
+  raw.length = kept
+  const names = connection === '' ? none : nominated(connection)
+  const noTrailer = trailer && scan.length >= 0
+  if (names.length > 0 || noTrailer) dropFields(raw, noTrailer ? [...names, 'trailer'] : names)
+  return scan
+}
+
+function dropFields(raw: string[], names: readonly string[]): void {
+  let kept = 0
+  for (let i = 0; i < raw.length; i += 2) {
+    if (names.includes((raw[i] as string).toLowerCase())) continue
+    raw[kept] = raw[i] as string
+    raw[kept + 1] = raw[i + 1] as string
+    kept += 2
+  }
+  raw.length = kept
+}
+
+/** The fields of a 1xx or 101 head that go on. */
+export function endToEndResponseFields(raw: readonly string[]): string[] {
+  const out = [...raw]
+  keepEndToEnd(out, false)
   return out
 }
 

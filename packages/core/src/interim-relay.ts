@@ -9,7 +9,7 @@ export function relayInterim(exchange: LiveExchange, status: number, headers: re
   const { req, res } = exchange
   // RFC 9110 §15.2: never to an HTTP/1.0 client; and a head that is on its way cannot be overtaken.
   if (exchange.answered || exchange.finished || exchange.kind === 'upgrade' || status === 100 || status === 101) return
-  const fields = endToEndResponseFields(headers, false)
+  const fields = endToEndResponseFields(headers)
   if (isHttp2(req)) {
     const grouped: Record<string, string | number | string[]> = { ':status': status }
     for (let i = 0; i < fields.length; i += 2) {

@@ -10,8 +10,9 @@ import { isPickable } from './balancer.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { ProxyError } from './errors.ts'
 import { upstreamState } from './events.ts'
-import type { AttemptOutcome, Exchange } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
 import { failureMemory } from './failure-memory.ts'
+import type { Attempt } from './forward.ts'
 import type { DownOptions, HealthControl, HealthPolicy } from './health.ts'
 import { type Duration, OptionReader } from './options.ts'
 import { type Waiter, WaitQueue } from './queue.ts'
@@ -113,8 +114,6 @@ export class LivePool implements Pool, HealthControl {
   readonly #observers: readonly HealthPolicy[]
   readonly #queue: WaitQueue | undefined
   readonly #maxConcurrent: number
-  /** Exchanges and tunnels to cut when an upstream's deadline passes. */
-  readonly #cutters = new Map<PoolUpstream, Set<() => void>>()
   #closed = false
 
   constructor(options: PoolOptions, read: OptionReader) {
@@ -227,7 +226,11 @@ export class LivePool implements Pool, HealthControl {
     let timer: unknown
     if (deadline >= 0)
       timer = this.clock.setTimeout(() => {
-        for (const cut of this.#cutters.get(upstream) ?? []) cut()
+        for (let attempt = upstream.running; attempt !== undefined; ) {
+          const { next } = attempt
+          attempt.cut()
+          attempt = next
+        }
       }, deadline)
     upstream.onIdle ??= []
     upstream.onIdle.push(() => {
@@ -237,23 +240,22 @@ export class LivePool implements Pool, HealthControl {
     return promise
   }
 
-  /** `cut` ends what is running on this upstream, should its deadline pass. */
-  addCutter(upstream: Upstream, cut: () => void): void {
-    const own = upstream as PoolUpstream
-    let set = this.#cutters.get(own)
-    if (set === undefined) {
-      set = new Set()
-      this.#cutters.set(own, set)
-    }
-    set.add(cut)
+  /** Links a running attempt to its upstream, so that a deadline finds it. */
+  enter(attempt: Attempt): void {
+    const own = attempt.upstream as PoolUpstream
+    const first = own.running
+    attempt.next = first
+    if (first !== undefined) first.previous = attempt
+    own.running = attempt
   }
 
-  removeCutter(upstream: Upstream, cut: () => void): void {
-    const own = upstream as PoolUpstream
-    const set = this.#cutters.get(own)
-    if (set === undefined) return
-    set.delete(cut)
-    if (set.size === 0) this.#cutters.delete(own)
+  #leave(attempt: Attempt, own: PoolUpstream): void {
+    const { previous, next } = attempt
+    if (previous !== undefined) previous.next = next
+    else if (own.running === attempt) own.running = next
+    if (next !== undefined) next.previous = previous
+    attempt.previous = undefined
+    attempt.next = undefined
   }
 
   // Health
@@ -358,13 +360,14 @@ export class LivePool implements Pool, HealthControl {
     this.#queue?.leave(waiter)
   }
 
-  /** The attempt ended; `outcome` is what policies and the balancer learn from it. */
-  release(upstream: Upstream, outcome: AttemptOutcome): void {
-    const own = upstream as PoolUpstream
+  /** The attempt ended; policies and the balancer learn from it. */
+  release(attempt: Attempt): void {
+    const own = attempt.upstream as PoolUpstream
+    this.#leave(attempt, own)
     own.inflight--
-    if (outcome.headMs !== undefined) own.observe(outcome.headMs)
-    this.#balancer.release?.(upstream, outcome)
-    for (const policy of this.#observers) policy.onAttempt?.(outcome)
+    if (attempt.headMs !== undefined) own.observe(attempt.headMs)
+    this.#balancer.release?.(own, attempt)
+    for (let i = 0; i < this.#observers.length; i++) this.#observers[i]?.onAttempt?.(attempt)
     if (own.inflight === 0 && own.onIdle !== undefined) {
       const callbacks = own.onIdle
       own.onIdle = undefined

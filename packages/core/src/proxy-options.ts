@@ -132,6 +132,10 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     }
     if (route.rewrite !== undefined && typeof route.rewrite !== 'function')
       at.problem('rewrite', route.rewrite, 'a function of target and exchange')
+    const timeouts = readTimeouts(given.timeouts, route.timeouts, at.at('timeouts'))
+    const retry = compileRetry(route.retry === undefined ? given.retry : route.retry, at.at('retry'))
+    const { perTryTimeout } = retry
+    const head = perTryTimeout > 0 && (timeouts.head === 0 || perTryTimeout < timeouts.head) ? Math.ceil(perTryTimeout) : timeouts.head
     routes.push({
       ...match,
       index: routes.length,
@@ -141,8 +145,9 @@ export function readProxyOptions(options: ProxyOptions): Settings {
       stripPrefix: readPrefix('stripPrefix', strip === true ? undefined : strip, at),
       addPrefix: readPrefix('addPrefix', route.addPrefix, at),
       rewrite: route.rewrite,
-      timeouts: readTimeouts(given.timeouts, route.timeouts, at.at('timeouts')),
-      retry: compileRetry(route.retry === undefined ? given.retry : route.retry, at.at('retry')),
+      timeouts,
+      limits: { connect: timeouts.connect, head, idle: timeouts.idle },
+      retry,
       requestEdit: compileHeaderRules(rules.request, at.at('headers').at('request')),
       responseEdit: compileHeaderRules(rules.response, at.at('headers').at('response')),
       hostHeader: readHostHeader(route.hostHeader ?? given.hostHeader, at),

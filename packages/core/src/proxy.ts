@@ -152,12 +152,13 @@ export class ProxyCore implements StageSink {
     const { req } = exchange
     let route: CompiledRoute | undefined
     try {
-      const facts = checkRequest(req)
+      const connection = this.forwarding.connection(req)
+      exchange.connection = connection
+      const facts = checkRequest(req, connection)
       exchange.facts = facts
       exchange.url = facts.url
       exchange.headers = new HeaderList(facts.raw)
-      exchange.connection = this.forwarding.connection(req)
-      exchange.clientIp = this.forwarding.clientIp(exchange.connection, exchange.headers)
+      exchange.clientIp = this.forwarding.clientIp(connection, exchange.headers)
       route = this.settings.router.find(exchange, facts.host)
       exchange.route = route
     } catch (cause) {

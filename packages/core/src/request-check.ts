@@ -8,6 +8,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import { ProxyError } from './errors.ts'
+import type { Connection } from './forwarded.ts'
 import { isField } from './headers.ts'
 
 export interface RequestFacts {
@@ -25,6 +26,8 @@ export interface RequestFacts {
   readonly takesTrailers: boolean
   /** The client announced request trailers. */
   readonly announcesTrailers: boolean
+  /** All `Connection` lines, '' without one. */
+  readonly connection: string
   /** The `Upgrade` field, undefined without one. */
   readonly upgrade: string | undefined
 }
@@ -39,13 +42,13 @@ export function isHttp2(req: IncomingMessage): boolean {
 }
 
 /** @throws ProxyError with source `client` */
-export function checkRequest(req: IncomingMessage): RequestFacts {
+export function checkRequest(req: IncomingMessage, connection: Connection): RequestFacts {
   const method = req.method as string
   if (method === 'TRACE' || method === 'CONNECT') throw new ProxyError('ERR_METHOD')
-  return isHttp2(req) ? checkHttp2(req) : checkHttp1(req)
+  return isHttp2(req) ? checkHttp2(req) : checkHttp1(req, connection)
 }
 
-function checkHttp1(req: IncomingMessage): RequestFacts {
+function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
   const raw = req.rawHeaders
   let host: string | undefined
   let length: string | undefined
@@ -54,11 +57,12 @@ function checkHttp1(req: IncomingMessage): RequestFacts {
   let takesTrailers = false
   let announcesTrailers = false
   let upgrade: string | undefined
+  let connection = ''
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string
     switch (name.length) {
       case 2:
-        if (isField(name, 'te')) takesTrailers = /(?:^|,)\s*trailers\s*(?:[,;]|$)/i.test(raw[i + 1] as string)
+        if (isField(name, 'te')) takesTrailers ||= /(?:^|,)\s*trailers\s*(?:[,;]|$)/i.test(raw[i + 1] as string)
         break
       case 4:
         if (isField(name, 'host')) {
@@ -72,6 +76,9 @@ function checkHttp1(req: IncomingMessage): RequestFacts {
       case 7:
         if (isField(name, 'upgrade')) upgrade = upgrade === undefined ? (raw[i + 1] as string) : `${upgrade}, ${raw[i + 1]}`
         else if (isField(name, 'trailer')) announcesTrailers = true
+        break
+      case 10:
+        if (isField(name, 'connection')) connection = connection === '' ? (raw[i + 1] as string) : `${connection},${raw[i + 1]}`
         break
       case 14:
         if (isField(name, 'content-length')) {
@@ -91,7 +98,9 @@ function checkHttp1(req: IncomingMessage): RequestFacts {
     if (old) throw new ProxyError('ERR_FRAMING')
     if (coding.toLowerCase() !== 'chunked') throw new ProxyError('ERR_TRANSFER_CODING')
   }
-  if (host === undefined ? !old : !hostPattern.test(host)) throw new ProxyError('ERR_HOST')
+  // A connection nearly always names one host: comparing is cheaper than matching.
+  if (host === undefined ? !old : host !== known.validHost && !hostPattern.test(host)) throw new ProxyError('ERR_HOST')
+  known.validHost = host
 
   let url = req.url as string
   let fields = raw
@@ -117,6 +126,7 @@ function checkHttp1(req: IncomingMessage): RequestFacts {
     expectsContinue: expectsContinue && !old,
     takesTrailers: takesTrailers && !old,
     announcesTrailers: announcesTrailers && coding !== undefined,
+    connection,
     upgrade,
   }
 }
@@ -181,6 +191,7 @@ function checkHttp2(req: IncomingMessage): RequestFacts {
     expectsContinue,
     takesTrailers: true,
     announcesTrailers: announcesTrailers && open && length === undefined,
+    connection: '',
     upgrade: undefined,
   }
 }

@@ -12,10 +12,11 @@ import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import type { Attempt } from './forward.ts'
 import { checkField, HeaderList, isField } from './headers.ts'
-import { endToEndResponseFields } from './hop-by-hop.ts'
+import { keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
 import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
 import { type PublicFace, rewriteRedirects } from './redirect.ts'
 import { isHttp2 } from './request-check.ts'
+import type { CompiledRoute } from './route.ts'
 import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
 
@@ -89,18 +90,18 @@ export function statusHasBody(method: string, status: number): boolean {
 
 /** An upstream answered. Called from the parser's tick; `attempt` feeds the pump afterwards. */
 export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status: number, reason: string, raw: string[]): void {
-  const fields = upstreamFields(exchange, attempt.upstream, status, raw)
+  const { length } = prepareFields(exchange, attempt.upstream, status, raw)
   const edit = exchange.route?.responseEdit
   if (edit === undefined && !hasResponseHooks(exchange)) {
-    if (!writeHead(exchange, status, reason, fields)) {
+    if (!writeHead(exchange, status, reason, raw)) {
       attempt.cancel(new ProxyError('ERR_UPSTREAM_STATUS'))
       return
     }
-    exchange.pump = new ResponsePump(exchange.res, exchange, attempt.call, statusHasBody(exchange.method, status) ? lengthOf(fields) : -1)
+    exchange.pump = new ResponsePump(exchange.res, exchange, attempt.call, statusHasBody(exchange.method, status) ? length : -1)
     attempt.relay(exchange.pump)
     return
   }
-  const head = new ResponseHead(exchange.method, status, reason, fields, attempt.upstream)
+  const head = new ResponseHead(exchange.method, status, reason, raw, attempt.upstream)
   const done = (error: ProxyError | undefined): void => {
     if (error !== undefined) {
       attempt.drop()
@@ -148,7 +149,8 @@ export function runUpgradeHooks(
 /** What a status retry had put aside. */
 export function respondStash(exchange: LiveExchange, stash: Stash): void {
   exchange.upstream = stash.upstream
-  const fields = upstreamFields(exchange, stash.upstream, stash.status, stash.headers)
+  const fields = stash.headers
+  prepareFields(exchange, stash.upstream, stash.status, fields)
   respondBuffered(
     exchange,
     new ResponseHead(exchange.method, stash.status, stash.reason, fields, stash.upstream),
@@ -255,42 +257,30 @@ function commit(exchange: LiveExchange, head: ResponseHead, call: Attempt['call'
   return pump
 }
 
-/** End-to-end fields of an upstream's head, framing and redirects put right for this client. */
-function upstreamFields(exchange: LiveExchange, upstream: Upstream, status: number, raw: string[]): string[] {
-  const { route, facts, connection } = exchange
-  const keepTrailer = facts?.takesTrailers === true && lengthOf(raw) < 0 && statusHasBody(exchange.method, status)
-  let fields = endToEndResponseFields(raw, keepTrailer)
+/** Keeps what may go on of an upstream's head, framing and redirects put right for this client. In place; returns what the scan found. */
+function prepareFields(exchange: LiveExchange, upstream: Upstream, status: number, fields: string[]): ResponseScan {
+  const { route, facts } = exchange
+  const found = keepEndToEnd(fields, facts?.takesTrailers === true && statusHasBody(exchange.method, status))
   // RFC 9110 §8.6: no Content-Length on 1xx and 204.
-  if (status === 204) fields = withoutLength(fields)
-  if (route?.rewriteRedirects === true && (status === 201 || (status >= 300 && status < 400) || hasUrlField(fields))) {
-    const own = upstream as PoolUpstream
-    const face: PublicFace = {
-      proto: connection?.trusted === true ? (exchange.headers.get('x-forwarded-proto') ?? connection.proto) : (connection?.proto ?? 'http'),
-      host: facts?.host,
-      base: own.base + route.addPrefix,
-      prefix: route.stripPrefix,
-      authority: own.authority.toLowerCase(),
-    }
-    rewriteRedirects(fields, face)
-  }
-  return fields
+  if (status === 204 && found.length >= 0) dropLength(fields)
+  if (found.urls && route?.rewriteRedirects === true) rewriteRedirects(fields, faceOf(exchange, route, upstream as PoolUpstream))
+  return found
 }
 
-/** `Content-Location` and `Refresh` come with any status. */
-function hasUrlField(fields: readonly string[]): boolean {
-  for (let i = 0; i < fields.length; i += 2) {
-    const length = (fields[i] as string).length
-    if ((length === 16 || length === 7) && (isField(fields[i] as string, 'content-location') || isField(fields[i] as string, 'refresh')))
-      return true
+function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): PublicFace {
+  const { connection, facts } = exchange
+  const proto = connection?.proto ?? 'http'
+  return {
+    proto: connection?.trusted === true ? (exchange.headers.get('x-forwarded-proto') ?? proto) : proto,
+    host: facts?.host,
+    base: upstream.base + route.addPrefix,
+    prefix: route.stripPrefix,
+    authority: upstream.authority.toLowerCase(),
   }
-  return false
 }
 
-function withoutLength(fields: readonly string[]): string[] {
-  const out: string[] = []
-  for (let i = 0; i < fields.length; i += 2)
-    if (!isField(fields[i] as string, 'content-length')) out.push(fields[i] as string, fields[i + 1] as string)
-  return out
+function dropLength(fields: string[]): void {
+  for (let i = fields.length - 2; i >= 0; i -= 2) if (isField(fields[i] as string, 'content-length')) fields.splice(i, 2)
 }
 
 /** `Content-Length` of a flat list, -1 when there is none. */

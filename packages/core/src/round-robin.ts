@@ -93,7 +93,7 @@ class RoundRobin implements Balancer {
     const picked = this.#take(exchange)
     for (let i = 0; i < tried.length; i++) {
       const slot = this.#slots.get(tried[i] as Upstream)
-      if (slot !== undefined && this.#parkedAt[slot] === -1 && !this.#turns.has(slot)) this.#turns.enter(slot, Number.POSITIVE_INFINITY)
+      if (slot !== undefined && this.#parkedAt[slot] === -1 && !this.#turns.has(slot)) this.#turns.enter(slot, false)
     }
     return picked
   }
@@ -128,7 +128,7 @@ class RoundRobin implements Balancer {
     this.#parked[at] = last
     this.#parkedAt[last] = at
     this.#parkedAt[slot] = -1
-    this.#turns.enter(slot, 0)
+    this.#turns.enter(slot, true)
   }
 
   /** Nobody else is left: has a full one got room without a release? */
@@ -154,30 +154,41 @@ class RoundRobin implements Balancer {
   }
 }
 
-/** Who is next, by number: the schedule alone, which knows nothing of upstreams and load. */
+/**
+ * Who is next, by number: the schedule alone, which knows nothing of upstreams and load. Times travel in arrays and never as arguments: a
+ * fraction that is passed to, or returned by, a function that is not inlined is an allocation.
+ */
 class Turns {
   readonly #weights: readonly number[]
   readonly #margin: number
-  // By slot. An upstream is even (lag 0) at virtual time `#base + #had / weight`: a quotient, not a sum of steps, so that rounding never
-  // adds up. One that has left keeps its lag in `#base`.
+  // By slot. An upstream is even (lag 0) at virtual time `#base + #had / weight`, which is in `#even`: a quotient, not a sum of steps, so that
+  // rounding never adds up. One that has left keeps its lag in `#base`.
   readonly #base: Float64Array
   readonly #had: Float64Array
+  readonly #even: Float64Array
   readonly #classOf: Int32Array
   readonly #members: readonly SlotHeap[]
-  // Classes, by the virtual time at which their head may, or must, be served.
+  // By class: when its head may be served, and when it must.
+  readonly #opening: Float64Array
+  readonly #deadline: Float64Array
   readonly #waiting: SlotHeap
   readonly #ready: SlotHeap
   // Virtual time is `#origin + #steps / #total`, where `#total` is the weight of all who have not left.
   #origin = 0
   #steps = 0
-  #total = 0
+  #total: number
+  /** Virtual time when the coming pick will have been paid out: whoever has a lag of `#margin` by then may be served. */
+  #due: number
 
   constructor(weights: readonly number[], lags: readonly number[]) {
     const n = weights.length
     this.#weights = weights
     this.#margin = n > 1 ? 1 / (2 * n - 2) : 0
+    this.#total = weights.reduce((sum, weight) => sum + weight, 0)
+    this.#due = 1 / this.#total
     this.#base = Float64Array.from(lags)
     this.#had = new Float64Array(n)
+    this.#even = new Float64Array(n)
     // Light classes first: of two turns of the same urgency the rarer one wins, since it has waited longer.
     const sizes = new Map<number, number>()
     for (const weight of weights) sizes.set(weight, (sizes.get(weight) ?? 0) + 1)
@@ -185,11 +196,12 @@ class Turns {
     const index = new Map(classes.map((weight, i) => [weight, i]))
     const positions = new Int32Array(n).fill(-1)
     this.#classOf = Int32Array.from(weights, (weight) => index.get(weight) as number)
-    this.#members = classes.map((weight) => new SlotHeap(sizes.get(weight) as number, positions))
-    this.#waiting = new SlotHeap(classes.length, new Int32Array(classes.length).fill(-1))
-    this.#ready = new SlotHeap(classes.length, new Int32Array(classes.length).fill(-1))
-    for (const weight of weights) this.#total += weight
-    for (let slot = 0; slot < n; slot++) this.#join(slot, lags[slot] as number)
+    this.#members = classes.map((weight) => new SlotHeap(sizes.get(weight) as number, this.#even, positions))
+    this.#opening = new Float64Array(classes.length)
+    this.#deadline = new Float64Array(classes.length)
+    this.#waiting = new SlotHeap(classes.length, this.#opening, new Int32Array(classes.length).fill(-1))
+    this.#ready = new SlotHeap(classes.length, this.#deadline, new Int32Array(classes.length).fill(-1))
+    for (let slot = 0; slot < n; slot++) this.#join(slot)
   }
 
   has(slot: number): boolean {
@@ -199,7 +211,7 @@ class Turns {
   /** Turns earned less turns had. */
   lag(slot: number): number {
     if (!this.has(slot)) return this.#base[slot] as number
-    return (this.#time(0) - (this.#base[slot] as number)) * (this.#weights[slot] as number) - (this.#had[slot] as number)
+    return (this.#origin + this.#steps / this.#total - (this.#even[slot] as number)) * (this.#weights[slot] as number)
   }
 
   /** Who should be served now; -1 when all have left. */
@@ -208,79 +220,89 @@ class Turns {
     const ready = this.#ready
     if (ready.size === 0) {
       if (waiting.size === 0) return -1
-      // Those who were due have left: nobody gains by waiting for virtual time to come to the next.
-      if (waiting.topKey > this.#time(1)) this.#restart(waiting.topKey - 1 / this.#total, this.#total)
+      const opening = this.#opening[waiting.top] as number
+      if (opening > this.#due) {
+        // Those who were due have left: nobody gains by waiting for virtual time to come to the next.
+        this.#origin = opening - 1 / this.#total
+        this.#steps = 0
+        this.#due = opening
+      }
       this.#promote()
     }
-    const now = this.#time(1)
-    while (waiting.size > 0 && waiting.topKey <= now) this.#promote()
+    while (waiting.size > 0 && (this.#opening[waiting.top] as number) <= this.#due) this.#promote()
     return (this.#members[ready.top] as SlotHeap).top
   }
 
   serve(slot: number): void {
-    this.#had[slot] = (this.#had[slot] as number) + 1
     this.#steps++
-    this.#membersOf(slot).set(slot, this.#timeOfLag(slot, 0))
-    this.#file(this.#classOf[slot] as number)
+    this.#due = this.#origin + (this.#steps + 1) / this.#total
+    this.#had[slot] = (this.#had[slot] as number) + 1
+    this.#place(slot)
   }
 
   leave(slot: number): void {
     this.#base[slot] = this.lag(slot)
     this.#membersOf(slot).remove(slot)
     this.#file(this.#classOf[slot] as number)
-    this.#restart(this.#time(0), this.#total - (this.#weights[slot] as number))
+    this.#reweigh(slot, -1)
   }
 
-  /** Back with the lag it left with, or `most`. */
-  enter(slot: number, most: number): void {
-    this.#restart(this.#time(0), this.#total + (this.#weights[slot] as number))
-    this.#join(slot, Math.min(this.#base[slot] as number, most))
+  /** Back with the lag it left with; `forgo` what it was owed then. */
+  enter(slot: number, forgo: boolean): void {
+    this.#reweigh(slot, 1)
+    if (forgo && (this.#base[slot] as number) > 0) this.#base[slot] = 0
+    this.#join(slot)
   }
 
-  #join(slot: number, lag: number): void {
-    this.#base[slot] = this.#time(0) - lag / (this.#weights[slot] as number)
+  /** Its lag is in `#base`. */
+  #join(slot: number): void {
+    this.#base[slot] = this.#origin - (this.#base[slot] as number) / (this.#weights[slot] as number)
     this.#had[slot] = 0
-    this.#membersOf(slot).set(slot, this.#timeOfLag(slot, 0))
+    this.#place(slot)
+  }
+
+  #place(slot: number): void {
+    this.#even[slot] = (this.#base[slot] as number) + (this.#had[slot] as number) / (this.#weights[slot] as number)
+    this.#membersOf(slot).set(slot)
     this.#file(this.#classOf[slot] as number)
   }
 
   /** Puts a class where its head, which may be another one now, belongs. */
   #file(index: number): void {
     const members = this.#members[index] as SlotHeap
-    if (members.size > 0 && this.#timeOfLag(members.top, this.#margin) <= this.#time(1)) {
-      this.#waiting.remove(index)
-      this.#ready.set(index, this.#timeOfLag(members.top, 1 - this.#margin))
+    this.#waiting.remove(index)
+    if (members.size === 0) {
+      this.#ready.remove(index)
       return
     }
-    this.#ready.remove(index)
-    if (members.size > 0) this.#waiting.set(index, this.#timeOfLag(members.top, this.#margin))
-    else this.#waiting.remove(index)
+    const { top } = members
+    const base = this.#base[top] as number
+    const had = this.#had[top] as number
+    const weight = this.#weights[top] as number
+    this.#opening[index] = base + (had + this.#margin) / weight
+    this.#deadline[index] = base + (had + 1 - this.#margin) / weight
+    if ((this.#opening[index] as number) <= this.#due) this.#ready.set(index)
+    else {
+      this.#ready.remove(index)
+      this.#waiting.set(index)
+    }
   }
 
   #promote(): void {
     const index = this.#waiting.top
     this.#waiting.remove(index)
-    this.#ready.set(index, this.#timeOfLag((this.#members[index] as SlotHeap).top, 1 - this.#margin))
+    this.#ready.set(index)
   }
 
   #membersOf(slot: number): SlotHeap {
     return this.#members[this.#classOf[slot] as number] as SlotHeap
   }
 
-  #timeOfLag(slot: number, lag: number): number {
-    return (this.#base[slot] as number) + ((this.#had[slot] as number) + lag) / (this.#weights[slot] as number)
-  }
-
-  /** Virtual time so many picks from now. */
-  #time(picks: number): number {
-    const steps = this.#steps + picks
-    return steps === 0 ? this.#origin : this.#origin + steps / this.#total
-  }
-
-  #restart(origin: number, total: number): void {
-    this.#origin = origin
+  #reweigh(slot: number, sign: 1 | -1): void {
+    if (this.#steps > 0) this.#origin += this.#steps / this.#total
     this.#steps = 0
-    this.#total = total
+    this.#total += sign * (this.#weights[slot] as number)
+    this.#due = this.#origin + 1 / this.#total
   }
 }
 
@@ -291,9 +313,10 @@ class SlotHeap {
   readonly #keys: Float64Array
   readonly #positions: Int32Array
 
-  constructor(capacity: number, positions: Int32Array) {
+  /** @param keys by slot; after changing one, `set` the slot */
+  constructor(capacity: number, keys: Float64Array, positions: Int32Array) {
     this.#slots = new Int32Array(capacity)
-    this.#keys = new Float64Array(capacity)
+    this.#keys = keys
     this.#positions = positions
   }
 
@@ -301,18 +324,14 @@ class SlotHeap {
     return this.#slots[0] as number
   }
 
-  get topKey(): number {
-    return this.#keys[0] as number
-  }
-
   has(slot: number): boolean {
     return this.#positions[slot] !== -1
   }
 
-  /** Puts `slot` in, or gives it another key. */
-  set(slot: number, key: number): void {
+  /** Puts `slot` where its key belongs. */
+  set(slot: number): void {
     const at = this.#positions[slot] as number
-    this.#settle(at === -1 ? this.size++ : at, slot, key)
+    this.#settle(at === -1 ? this.size++ : at, slot)
   }
 
   remove(slot: number): void {
@@ -320,35 +339,34 @@ class SlotHeap {
     if (at === -1) return
     this.#positions[slot] = -1
     const last = --this.size
-    if (at !== last) this.#settle(at, this.#slots[last] as number, this.#keys[last] as number)
+    if (at !== last) this.#settle(at, this.#slots[last] as number)
   }
 
   /** `at` is free: moves others until `slot` fits. */
-  #settle(from: number, slot: number, key: number): void {
+  #settle(from: number, slot: number): void {
     let at = from
     while (at > 0) {
-      const parent = (at - 1) >> 1
-      if (this.#beforeAt(parent, slot, key)) break
-      this.#put(at, this.#slots[parent] as number, this.#keys[parent] as number)
-      at = parent
+      const parent = this.#slots[(at - 1) >> 1] as number
+      if (!this.#before(slot, parent)) break
+      this.#put(at, parent)
+      at = (at - 1) >> 1
     }
     for (let child = 2 * at + 1; child < this.size; child = 2 * at + 1) {
-      if (child + 1 < this.size && this.#beforeAt(child + 1, this.#slots[child] as number, this.#keys[child] as number)) child++
-      if (!this.#beforeAt(child, slot, key)) break
-      this.#put(at, this.#slots[child] as number, this.#keys[child] as number)
+      if (child + 1 < this.size && this.#before(this.#slots[child + 1] as number, this.#slots[child] as number)) child++
+      if (!this.#before(this.#slots[child] as number, slot)) break
+      this.#put(at, this.#slots[child] as number)
       at = child
     }
-    this.#put(at, slot, key)
+    this.#put(at, slot)
   }
 
-  #beforeAt(at: number, slot: number, key: number): boolean {
-    const other = this.#keys[at] as number
-    return other < key || (other === key && (this.#slots[at] as number) < slot)
+  #before(a: number, b: number): boolean {
+    const difference = (this.#keys[a] as number) - (this.#keys[b] as number)
+    return difference < 0 || (difference === 0 && a < b)
   }
 
-  #put(at: number, slot: number, key: number): void {
+  #put(at: number, slot: number): void {
     this.#slots[at] = slot
-    this.#keys[at] = key
     this.#positions[slot] = at
   }
 }

@@ -12,6 +12,7 @@ import type { LivePool, Pool } from './pool.ts'
 import type { RetryPolicy } from './retry.ts'
 import type { Stage } from './stage.ts'
 import { hasPrefix } from './target.ts'
+import type { TransportTimeouts } from './transport/transport.ts'
 
 /** A route as stages see it. */
 export interface Route {
@@ -54,6 +55,8 @@ export interface CompiledRoute extends Route {
   readonly addPrefix: string
   readonly rewrite: ((url: string, exchange: Exchange) => string) | undefined
   readonly timeouts: Timeouts
+  /** The part of them that a transport needs, the per-try timeout included. */
+  readonly limits: TransportTimeouts
   readonly retry: RetryPolicy
   readonly requestEdit: HeaderEdit | undefined
   readonly responseEdit: HeaderEdit | undefined

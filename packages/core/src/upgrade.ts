@@ -82,7 +82,7 @@ export function openTunnel(core: ProxyCore, exchange: LiveExchange, attempt: Att
     pending.socket.destroy()
   }
   pending.socket.on('error', () => {})
-  runUpgradeHooks(exchange, attempt, endToEndResponseFields(headers, false), (fields) => {
+  runUpgradeHooks(exchange, attempt, endToEndResponseFields(headers), (fields) => {
     if (fields === undefined || exchange.finished || socket.destroyed) {
       refused()
       return

@@ -4,6 +4,7 @@
  * head: a server that streams is busy.
  */
 
+import type { Attempt } from './forward.ts'
 import type { OptionReader } from './options.ts'
 
 export type UpstreamState = 'up' | 'down' | 'draining'
@@ -66,6 +67,8 @@ export class PoolUpstream implements Upstream {
   draining: boolean = false
   /** Has left the pool; attempts may still run. */
   gone: boolean = false
+  /** First of the intrusive list of running attempts. */
+  running: Attempt | undefined = undefined
   /** Called when `inflight` reaches 0 while draining or gone. */
   onIdle: (() => void)[] | undefined = undefined
 

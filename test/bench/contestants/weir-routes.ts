@@ -7,7 +7,10 @@ const [by, count] = process.argv.slice(-2)
 const pool = createPool({ upstreams: [...upstreams] })
 const numbers = Array.from({ length: Number(count) }, (_, i) => i)
 const proxy = createProxy({
-  routes: by === 'any' ? [{ match: { path: '/' }, pool }] : numbers.map((i) => ({ match: by === 'hosts' ? { host: `host${i}.test` } : { path: `/service-${i}` }, pool })),
+  routes:
+    by === 'any'
+      ? [{ match: { path: '/' }, pool }]
+      : numbers.map((i) => ({ match: by === 'hosts' ? { host: `host${i}.test` } : { path: `/service-${i}` }, pool })),
 })
 const server = createServer()
 proxy.attach(server)

@@ -27,7 +27,7 @@ function transfer({ port, direction, bytes, slowMs }: Transfer): Promise<Transfe
     let left = -1
     const take = (chunk: Buffer): void => {
       if (left < 0) {
-        head += chunk.latin1Slice()
+        head += chunk.toString('latin1')
         const end = head.indexOf('\r\n\r\n')
         if (end < 0) return
         const length = /\r\ncontent-length: (\d+)/i.exec(head)?.[1]
@@ -70,7 +70,9 @@ function transfer({ port, direction, bytes, slowMs }: Transfer): Promise<Transfe
       return
     }
     const query = slowMs === undefined ? '' : `?slow=${slowMs}`
-    socket.write(`PUT /sink${query} HTTP/1.1\r\nHost: bench.test\r\nContent-Type: application/octet-stream\r\nContent-Length: ${bytes}\r\n\r\n`)
+    socket.write(
+      `PUT /sink${query} HTTP/1.1\r\nHost: bench.test\r\nContent-Type: application/octet-stream\r\nContent-Length: ${bytes}\r\n\r\n`,
+    )
     let unsent = bytes
     const fill = (): void => {
       while (unsent > 0) {

@@ -36,7 +36,7 @@ function open(port: number): Promise<void> {
     socket.on('data', (chunk: Buffer) => {
       if (connection.left < 0) {
         const end = chunk.indexOf('\r\n\r\n')
-        const text = chunk.latin1Slice(0, end)
+        const text = chunk.toString('latin1', 0, end)
         const length = /\r\ncontent-length: (\d+)/i.exec(text)?.[1]
         if (end < 0 || length === undefined || !text.startsWith('HTTP/1.1 200')) {
           failures += 1

@@ -4,8 +4,8 @@
  * messages in flight, going round all tunnels, so that the proxy's core is busy and its cost per message shows.
  */
 import { connect, type Socket } from 'node:net'
-import { requestFrame, responseFrame } from './frame.ts'
 import { percentile } from '../stats.ts'
+import { requestFrame, responseFrame } from './frame.ts'
 
 export type TunnelOrder =
   | { readonly do: 'open'; readonly port: number; readonly count: number }
@@ -41,7 +41,7 @@ function open(port: number): Promise<void> {
     )
     socket.on('data', (chunk: Buffer) => {
       if (head !== undefined) {
-        head += chunk.latin1Slice()
+        head += chunk.toString('latin1')
         if (!head.endsWith('\r\n\r\n')) return
         if (head.startsWith('HTTP/1.1 101') && head.includes('s3pPLMBiTxaQ9kYGzzhZRbK+xOo=')) {
           head = undefined
@@ -79,7 +79,12 @@ function send(tunnel: Tunnel): void {
 
 function summary(latencies: number[], seconds: number): EchoResult {
   latencies.sort((a, b) => a - b)
-  return { echoes: latencies.length, perSecond: latencies.length / seconds, p50: percentile(latencies, 0.5), p99: percentile(latencies, 0.99) }
+  return {
+    echoes: latencies.length,
+    perSecond: latencies.length / seconds,
+    p50: percentile(latencies, 0.5),
+    p99: percentile(latencies, 0.99),
+  }
 }
 
 function paced(seconds: number, perSecond: number): Promise<EchoResult> {

@@ -33,7 +33,7 @@ const server = createServer((socket) => {
       if (left <= 0) socket.write('HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok')
       return
     }
-    head += chunk.latin1Slice()
+    head += chunk.toString('latin1')
     const end = head.indexOf('\r\n\r\n')
     if (end < 0) return
     const rest = chunk.subarray(chunk.length - (head.length - end - 4))

@@ -11,7 +11,7 @@ const server = createServer({ noDelay: true }, (socket) => {
   let rest: Buffer | undefined
   socket.on('data', (chunk: Buffer) => {
     if (head !== undefined) {
-      head += chunk.latin1Slice()
+      head += chunk.toString('latin1')
       if (!head.endsWith('\r\n\r\n')) return
       const key = /\r\nsec-websocket-key: *(\S+)/i.exec(head)?.[1] ?? ''
       const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')

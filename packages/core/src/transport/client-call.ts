@@ -73,7 +73,7 @@ export class ClientCall implements UpstreamCall {
     request.on('error', (error) => this.#onError(error))
     request.on('information', (info) => {
       if (this.#over || info.statusCode === 100 || info.statusCode === 101) return
-      this.#sink.onInterim(info.statusCode, info.rawHeaders)
+      this.#sink.onInterim(info.statusCode, info.rawHeaders.slice())
     })
     request.on('response', (response) => this.#onResponse(response))
     // With no listener, node closes the connection of an unasked 101 and tells nobody.
@@ -169,7 +169,7 @@ export class ClientCall implements UpstreamCall {
     response.on('error', (error) => this.#onError(error))
     response.on('close', () => this.#end('ERR_UPSTREAM_BODY'))
     response.on('end', () => this.#onEnd(response))
-    this.#sink.onHead(response.statusCode as number, response.statusMessage ?? '', response.rawHeaders)
+    this.#sink.onHead(response.statusCode as number, response.statusMessage ?? '', response.rawHeaders.slice())
     if (this.#over) return
     if (this.#timeouts.idle > 0) {
       this.#idleTimer = setTimeout(() => {
@@ -209,7 +209,7 @@ export class ClientCall implements UpstreamCall {
     }
     this.#response = response
     this.#stop()
-    if (response.rawHeaders.length <= 2 * maxFields && handler?.(response.rawHeaders, socket, first) === true) return
+    if (response.rawHeaders.length <= 2 * maxFields && handler?.(response.rawHeaders.slice(), socket, first) === true) return
     socket.on('error', () => {})
     socket.destroy()
     const code = response.rawHeaders.length > 2 * maxFields ? 'ERR_UPSTREAM_HEAD' : 'ERR_UPGRADE_RESPONSE'

@@ -49,7 +49,7 @@ export interface ResponseSink {
   onStart(call: UpstreamCall): void
   /** A 1xx head other than 100 and 101. */
   onInterim(status: number, headers: string[]): void
-  /** The final head; flat list with case, order and duplicates as received, latin1. Once. */
+  /** The final head; flat list with case, order and duplicates as received, latin1; it is the sink's to keep and change. Once. */
   onHead(status: number, reason: string, headers: string[]): void
   onData(chunk: Buffer): void
   /** The message is complete. Trailers as a flat list, undefined when there are none. Ends the call, as `onError` does; one of them, once. */

@@ -7,7 +7,15 @@ export function contractCases(make: TransportFactory): ConformanceCase[] {
     testCase('onStart comes first, inside send, and send returns nothing', make, async (rig) => {
       const upstream = await rig.upstream(ok)
       let inside = false
-      const recorder = rig.send(upstream, {}, { onStart: () => (inside = true) })
+      const recorder = rig.send(
+        upstream,
+        {},
+        {
+          onStart: () => {
+            inside = true
+          },
+        },
+      )
       assert.equal(inside, true)
       assert.equal(recorder.state, 'started')
       await recorder.ended()
@@ -42,7 +50,7 @@ export function contractCases(make: TransportFactory): ConformanceCase[] {
         upstream,
         {},
         {
-          onStart: (call) => {
+          onStart: ({ call }) => {
             call.pause()
             call.resume()
           },

@@ -14,9 +14,9 @@ export interface RecordedHead {
 
 export interface RecorderOptions {
   /** Called inside the callback, after it was written down. */
-  readonly onStart?: (call: UpstreamCall) => void
-  readonly onHead?: (call: UpstreamCall) => void
-  readonly onData?: (call: UpstreamCall) => void
+  readonly onStart?: (recorder: Recorder) => void
+  readonly onHead?: (recorder: Recorder) => void
+  readonly onData?: (recorder: Recorder) => void
   /** False counts body bytes without keeping them. Default true. */
   readonly keep?: boolean
   readonly deadline?: number
@@ -32,6 +32,8 @@ export class Recorder implements ResponseSink {
   /** How it stands: `ended`, `failed` and `upgraded` are endings; `aborted` is one from this side. */
   state: 'new' | 'started' | 'head' | 'ended' | 'failed' | 'upgraded' | 'aborted' = 'new'
   tunnel: PendingTunnel | undefined
+  /** A paused call delivers no body bytes. It may end, when it had delivered all of them. */
+  paused = false
   readonly #chunks: Buffer[] = []
   readonly #watch = new Watch()
   readonly #options: RecorderOptions
@@ -57,13 +59,24 @@ export class Recorder implements ResponseSink {
   abort(): void {
     if (!this.over) this.state = 'aborted'
     this.call.abort()
+    this.#watch.changed()
+  }
+
+  pause(): void {
+    this.paused = true
+    this.call.pause()
+  }
+
+  resume(): void {
+    this.paused = false
+    this.call.resume()
   }
 
   onStart(call: UpstreamCall): void {
     if (this.state !== 'new') this.#object('onStart', 'it had been called already')
     this.#call = call
     this.state = 'started'
-    this.#options.onStart?.(call)
+    this.#options.onStart?.(this)
   }
 
   onInterim(status: number, headers: string[]): void {
@@ -81,17 +94,18 @@ export class Recorder implements ResponseSink {
     this.head = { status, reason, headers }
     if (!this.over) this.state = 'head'
     this.#watch.changed()
-    if (this.#call !== undefined) this.#options.onHead?.(this.#call)
+    this.#options.onHead?.(this)
   }
 
   onData(chunk: Buffer): void {
     this.#expect('onData', 'head')
+    if (this.paused) this.#object('onData', 'the call was paused')
     if (!Buffer.isBuffer(chunk)) this.#object('onData', 'not a Buffer')
     this.bytes += chunk.length
     // Copied: a transport may reuse its read buffer.
     if (this.#options.keep !== false) this.#chunks.push(Buffer.from(chunk))
     this.#watch.changed()
-    if (this.#call !== undefined) this.#options.onData?.(this.#call)
+    this.#options.onData?.(this)
   }
 
   onEnd(trailers: string[] | undefined): void {
@@ -126,7 +140,8 @@ export class Recorder implements ResponseSink {
   /** Resolves with the error that ended the call. */
   async failed(): Promise<ProxyError> {
     return this.#until('an error', () => {
-      if (this.over && this.state !== 'failed') throw new Error(`not failed but ${this.state}, head ${JSON.stringify(this.head)}, ${this.bytes} bytes`)
+      if (this.over && this.state !== 'failed')
+        throw new Error(`not failed but ${this.state}, head ${JSON.stringify(this.head)}, ${this.bytes} bytes`)
       return this.error
     })
   }
@@ -202,7 +217,8 @@ export class UpgradeRecorder extends Recorder implements UpgradeSink {
   /** Resolves with the tunnel when the upstream has said 101. */
   async switched(): Promise<PendingTunnel> {
     return this.until('a 101', () => {
-      if (this.over && this.state !== 'upgraded') throw new Error(`not upgraded but ${this.state}: ${this.error?.code}, head ${JSON.stringify(this.head)}`)
+      if (this.over && this.state !== 'upgraded')
+        throw new Error(`not upgraded but ${this.state}: ${this.error?.code}, head ${JSON.stringify(this.head)}`)
       return this.tunnel
     })
   }

@@ -5,7 +5,17 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { bodySource, repeated } from './body-source.ts'
-import { type ConformanceCase, type DeclaredDeviations, endToEnd, eventually, ok, steady, type TransportFactory, testCase } from './rig.ts'
+import {
+  type ConformanceCase,
+  type DeclaredDeviations,
+  endToEnd,
+  eventually,
+  ok,
+  okay,
+  steady,
+  type TransportFactory,
+  testCase,
+} from './rig.ts'
 
 // Bytes that would be a request of their own, if the framing let them.
 const chunks = ['GET /smuggled HTTP/1.1\r\nHost: evil\r\n\r\n', '0\r\n\r\n', 'end \xff\x00\r\n']
@@ -26,7 +36,7 @@ export function requestBodyCases(make: TransportFactory, declared: DeclaredDevia
           // Reading it at all proves the framing: the upstream's parser refuses two framing fields.
           assert.equal(seen?.framing, framing)
           assert.equal(seen.body.toString('latin1'), whole)
-          assert.deepEqual(endToEnd(seen.headers), ['Host', 'a', 'X-Before', '1', 'X-After', '2'])
+          assert.deepEqual(endToEnd(seen.headers), asSent(['Host', 'a', 'X-Before', '1', 'X-After', '2'], declared))
           assert.equal(next?.target, '/second')
           assert.equal(next.framing, 'none')
           assert.equal(upstream.requests.length, 2)
@@ -42,7 +52,10 @@ export function requestBodyCases(make: TransportFactory, declared: DeclaredDevia
       const upstream = await rig.upstream(ok)
       for (const method of ['POST', 'DELETE', 'GET']) {
         await rig.send(upstream, { method, headers: ['Host', 'a', 'Content-Length', '0'], body: bodySource([], { length: 0 }) }).ended()
-        assert.equal(upstream.requests.at(-1)?.header('content-length'), '0')
+        const length = upstream.requests.at(-1)?.header('content-length')
+        // RFC 9110 §8.6: a length of 0 says something about a POST and nothing about a GET.
+        if (method === 'POST') assert.equal(length, '0')
+        else assert.ok(length === '0' || length === undefined)
         await rig.send(upstream, { method, body: bodySource([]) }).ended()
         assert.equal(upstream.requests.at(-1)?.body.length, 0)
         assert.equal(upstream.requests.at(-1)?.complete, true)
@@ -51,9 +64,9 @@ export function requestBodyCases(make: TransportFactory, declared: DeclaredDevia
     }),
 
     testCase('a request without a body is framed as one', make, async (rig) => {
-      const upstream = await rig.upstream(ok)
+      const upstream = await rig.upstream(okay)
       for (const method of ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'POST', 'PUT']) {
-        await rig.send(upstream, { method }).settled()
+        await rig.send(upstream, { method }).ended()
         const seen = upstream.requests.at(-1)
         assert.equal(seen?.method, method)
         assert.equal(seen.header('transfer-encoding'), undefined)

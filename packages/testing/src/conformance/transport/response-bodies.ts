@@ -1,6 +1,7 @@
 /** Response bodies: what ends them, what has none, and that one which broke off is never taken for whole. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
+import { everyRequest } from '../../raw-upstream.ts'
 import type { UpstreamConnection } from '../../upstream-connection.ts'
 import { type ConformanceCase, ok, type TransportFactory, testCase } from './rig.ts'
 
@@ -9,7 +10,9 @@ const head = (framing: string): string => `HTTP/1.1 200 OK\r\n${framing}\r\n\r\n
 export function responseBodyCases(make: TransportFactory): ConformanceCase[] {
   return [
     testCase('a chunked body arrives without its coding, with its trailers', make, async (rig) => {
-      const upstream = await rig.upstream(`${head('Transfer-Encoding: chunked')}3;x=y\r\nabc\r\n2\r\n\r\n\r\n0\r\nX-Sum: 1\r\nx-sum: \xfc\r\n\r\n`)
+      const upstream = await rig.upstream(
+        `${head('Transfer-Encoding: chunked')}3;x=y\r\nabc\r\n2\r\n\r\n\r\n0\r\nX-Sum: 1\r\nx-sum: \xfc\r\n\r\n`,
+      )
       const recorder = await rig.send(upstream).ended()
       assert.equal(recorder.body.toString('latin1'), 'abc\r\n')
       assert.deepEqual(recorder.trailers, ['X-Sum', '1', 'x-sum', '\xfc'])
@@ -45,7 +48,8 @@ export function responseBodyCases(make: TransportFactory): ConformanceCase[] {
           await connection.readRequest()
           const fields = { length: `Content-Length: ${320 * 65_536}`, chunked: 'Transfer-Encoding: chunked', close: 'X-None: 1' }
           await connection.send(head(fields[framing]))
-          for (let i = 0; i < 320; i++) await connection.send(framing === 'chunked' ? Buffer.concat([Buffer.from('10000\r\n'), block, Buffer.from('\r\n')]) : block)
+          for (let i = 0; i < 320; i++)
+            await connection.send(framing === 'chunked' ? Buffer.concat([Buffer.from('10000\r\n'), block, Buffer.from('\r\n')]) : block)
           if (framing === 'chunked') await connection.send('0\r\n\r\n')
           if (framing === 'close') connection.end()
         })
@@ -60,10 +64,8 @@ export function responseBodyCases(make: TransportFactory): ConformanceCase[] {
       [
         ['HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n'],
         ['HEAD', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'],
-        ['HEAD', 'HTTP/1.1 404 Not Found\r\n\r\n'],
         ['GET', 'HTTP/1.1 204 No Content\r\n\r\n'],
         ['GET', 'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n'],
-        ['GET', 'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 1000\r\n\r\n'],
         ['HEAD', 'HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\n\r\n'],
         ['GET', 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'],
         ['POST', 'HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n'],
@@ -89,6 +91,25 @@ export function responseBodyCases(make: TransportFactory): ConformanceCase[] {
         assert.equal(upstream.connections.length, 1)
       }),
     ),
+
+    testCase('304 with Content-Length has no body', make, async (rig) => {
+      const upstream = await rig.upstream(
+        everyRequest(({ target }) => (target === '/next' ? ok : 'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 1000\r\n\r\n')),
+      )
+      const first = await rig.send(upstream).ended()
+      assert.equal(first.bytes, 0)
+      assert.deepEqual(first.head?.headers, ['ETag', '"x"', 'Content-Length', '1000'])
+      // Keeping the connection is allowed, and so is mistrusting an upstream that may send the content after all.
+      assert.equal((await rig.send(upstream, { path: '/next' }).ended()).body.toString(), 'ok')
+    }),
+
+    testCase('HEAD answered without any framing field ends with its head', make, async (rig) => {
+      const upstream = await rig.upstream('HTTP/1.1 404 Not Found\r\nX-A: b\r\n\r\n')
+      const first = await rig.send(upstream, { method: 'HEAD' }).ended()
+      assert.equal(first.head?.status, 404)
+      // The connection may be kept or not.
+      await rig.send(upstream, { method: 'HEAD' }).ended()
+    }),
 
     ...(['fin', 'reset'] as const).flatMap((ending) =>
       (

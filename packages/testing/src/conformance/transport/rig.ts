@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import type { Transport, TransportTimeouts, Upstream, UpstreamRequest } from '@weir/core'
-import { type RawUpstream, type RawUpstreamOptions, rawUpstream, type UpstreamScript } from '../../raw-upstream.ts'
+import { everyRequest, type RawUpstream, type RawUpstreamOptions, rawUpstream, type UpstreamScript } from '../../raw-upstream.ts'
 import { defaultDeadline, Watch } from '../../watch.ts'
 import { Recorder, type RecorderOptions } from './recorder.ts'
 
@@ -26,6 +26,8 @@ export interface DeclaredDeviations {
   readonly upgrade?: false
   /** `false`: trailers of a request are not sent. */
   readonly requestTrailers?: false
+  /** `false`: the Host field goes first and is named `host`, whatever its case and place were. Its value is as given. */
+  readonly hostFieldAsGiven?: false
   /** `false`: a target of `*` is refused with ERR_REQUEST_NOT_SENT. */
   readonly asteriskTarget?: false
 }
@@ -48,6 +50,8 @@ export interface Rig {
 
 export const timeouts: TransportTimeouts = { connect: 5000, head: 5000, idle: 5000 }
 export const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+/** `ok` for every method: a HEAD is answered without the body. */
+export const okay: UpstreamScript = everyRequest(({ method }) => (method === 'HEAD' ? ok.slice(0, -2) : ok))
 
 /** A case with a transport of its own. */
 export function testCase(
@@ -101,6 +105,7 @@ export function testCase(
       try {
         await run(rig)
         for (const recorder of recorders) if (recorder.state !== 'new' && !recorder.over) recorder.abort()
+        while (endings.length > 0) await endings.pop()?.()
         await transport.close?.()
         // Whatever a transport keeps to itself, its connections show at the other end.
         for (const upstream of upstreams) for (const connection of upstream.connections) await leftAlone(connection)
@@ -111,7 +116,7 @@ export function testCase(
           'the transport broke the contract of its sink',
         )
       } finally {
-        for (const end of endings.reverse()) await end()
+        while (endings.length > 0) await endings.pop()?.()
         await transport.close?.()
         for (const upstream of upstreams) await upstream.close()
       }
@@ -181,11 +186,26 @@ export async function eventually(what: string, look: () => boolean): Promise<voi
   }
 }
 
+/** What the upstream must see of these fields, given what the transport declares about Host. */
+export function asSent(headers: readonly string[], declared: DeclaredDeviations): string[] {
+  if (declared.hostFieldAsGiven !== false) return [...headers]
+  const host: string[] = []
+  const rest: string[] = []
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i] as string
+    const value = headers[i + 1] as string
+    if (name.toLowerCase() === 'host') host.push('host', value)
+    else rest.push(name, value)
+  }
+  return [...host, ...rest]
+}
+
 /** Without the fields that belong to the connection and not to the message. */
 export function endToEnd(headers: readonly string[]): string[] {
   const kept: string[] = []
   for (let i = 0; i < headers.length; i += 2) {
-    if (!/^(connection|content-length|transfer-encoding)$/i.test(headers[i] as string)) kept.push(headers[i] as string, headers[i + 1] as string)
+    if (!/^(connection|content-length|transfer-encoding)$/i.test(headers[i] as string))
+      kept.push(headers[i] as string, headers[i + 1] as string)
   }
   return kept
 }
