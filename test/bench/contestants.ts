@@ -7,9 +7,7 @@ import { installed } from './machine.ts'
 export const FLOOR = 'undici `Client` free list (floor)'
 export const WEIR = 'weir'
 export const PEER = 'http-proxy-3, keep-alive agent'
-export const ANSWER = 'node:http by itself'
 export const FAST_UNDICI = 'fast-proxy, undici mode'
-export const REPLY_FROM = 'fastify + reply-from'
 export const NGINX = 'nginx'
 export const HAPROXY = 'HAProxy'
 export const CADDY = 'Caddy'
@@ -29,10 +27,10 @@ export function httpContestants(url: string): Contestant[] {
   return [
     node(FLOOR, 'undici-client-freelist'),
     node(WEIR, 'weir'),
-    node(ANSWER, 'answer'),
+    node('node:http by itself', 'answer'),
     node(FAST_UNDICI, 'fast-proxy', 'undici'),
     node('fast-proxy', 'fast-proxy'),
-    node(REPLY_FROM, 'reply-from'),
+    node('fastify + reply-from', 'reply-from'),
     node('httpxy', 'httpxy'),
     node(PEER, 'http-proxy-3'),
     node('http-proxy-middleware', 'http-proxy-middleware'),

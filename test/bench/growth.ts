@@ -5,7 +5,7 @@ import { type Child, startNode } from './children.ts'
 import { type Contestant, contest, type Sample, type Standings } from './contest.ts'
 import type { RotateOrder } from './load/rotate.ts'
 import type { LoadResult, Target } from './load.ts'
-import type { BenchOptions, Section } from './options.ts'
+import { type BenchOptions, fewerRounds, type Section } from './options.ts'
 import { factor, failuresOf, table } from './report.ts'
 import { measureRequests } from './requests.ts'
 import { startUpstream } from './upstream.ts'
@@ -63,7 +63,7 @@ export async function growth(options: BenchOptions): Promise<Section> {
   for (const steps of groups) {
     const standings = await contest(
       steps,
-      options.rounds,
+      fewerRounds(options),
       (child, contestant) => (contestant as Step).measure(child),
       (text) => options.progress(`P8 ${text}`),
     )

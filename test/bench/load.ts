@@ -5,6 +5,7 @@
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { run, scratchDirectory } from './children.ts'
 import { installed } from './machine.ts'
 
@@ -88,6 +89,6 @@ end
 }
 
 async function autocannon(plan: LoadPlan): Promise<LoadResult> {
-  const script = new URL('load/autocannon.ts', import.meta.url)
-  return JSON.parse(await run(process.execPath, [script.pathname, JSON.stringify(plan)])) as LoadResult
+  const script = fileURLToPath(new URL('load/autocannon.ts', import.meta.url))
+  return JSON.parse(await run(process.execPath, [script, JSON.stringify(plan)])) as LoadResult
 }

@@ -9,6 +9,11 @@ export interface BenchOptions {
   progress(text: string): void
 }
 
+/** Sections whose single runs take long do with two thirds of the rounds. */
+export function fewerRounds({ rounds }: BenchOptions): number {
+  return Math.ceil((rounds * 2) / 3)
+}
+
 export interface Section {
   readonly id: string
   readonly title: string

@@ -2,7 +2,7 @@
 import { cpuMicros } from './accounting.ts'
 import type { Child } from './children.ts'
 import { type Contestant, contest, type Sample } from './contest.ts'
-import { ANSWER, absentPeers, CADDY, FAST_UNDICI, FLOOR, HAPROXY, httpContestants, NGINX, PEER, REPLY_FROM, WEIR } from './contestants.ts'
+import { absentPeers, CADDY, FAST_UNDICI, FLOOR, HAPROXY, httpContestants, NGINX, PEER, WEIR } from './contestants.ts'
 import { type LoadPlan, load } from './load.ts'
 import type { BenchOptions, Section } from './options.ts'
 import { factor, failuresOf, standing, table } from './report.ts'
@@ -37,7 +37,7 @@ export function p1(options: BenchOptions): Promise<Section> {
 
 export function p3(options: BenchOptions): Promise<Section> {
   const short = [FLOOR, WEIR, PEER]
-  const long = [...short, ANSWER, FAST_UNDICI, REPLY_FROM, NGINX, HAPROXY, CADDY]
+  const long = [...short, FAST_UNDICI, NGINX, HAPROXY, CADDY]
   return requests(options, { id: 'P3', connections: 512, goal: '≤ 1.05 × floor' }, ({ name }) =>
     (options.quick ? short : long).includes(name),
   )

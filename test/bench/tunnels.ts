@@ -3,8 +3,11 @@ import { cpuMicros, residentBytes } from './accounting.ts'
 import { type Child, startNode } from './children.ts'
 import { type Contestant, contest } from './contest.ts'
 import type { EchoResult, TunnelOrder } from './load/tunnels.ts'
-import type { BenchOptions, Section } from './options.ts'
+import { type BenchOptions, fewerRounds, type Section } from './options.ts'
 import { factor, failuresOf, table } from './report.ts'
+
+const FLOOR = 'two sockets and two pipes (floor)'
+const PEER = 'http-proxy-3 `ws`'
 
 export async function tunnels(options: BenchOptions): Promise<Section> {
   const count = options.quick ? 100 : 1000
@@ -28,13 +31,13 @@ export async function tunnels(options: BenchOptions): Promise<Section> {
   }
 
   const contestants = [
-    contestant('two sockets and two pipes', 'contestants/pipe.ts'),
-    contestant('http-proxy-3 `ws`', 'contestants/http-proxy-3.ts'),
-    contestant('weir', 'contestants/weir.ts'),
+    contestant(FLOOR, 'contestants/pipe.ts'),
+    contestant(PEER, 'contestants/http-proxy-3.ts', true),
+    contestant('weir', 'contestants/weir.ts', true),
   ]
   const standings = await contest(
     contestants,
-    options.rounds,
+    fewerRounds(options),
     async (child) => {
       try {
         const { port } = child.ready
@@ -60,8 +63,6 @@ export async function tunnels(options: BenchOptions): Promise<Section> {
   await client.stop()
   await upstream.stop()
 
-  const peer = 'http-proxy-3 `ws`'
-  const floor = 'two sockets and two pipes'
   return {
     id: 'P6',
     title: `${count.toLocaleString('en')} WebSockets, echo of 128 B`,
@@ -80,9 +81,9 @@ export async function tunnels(options: BenchOptions): Promise<Section> {
       ],
       standings.map((row) => [
         row.name,
-        factor(row.ratio('p50', peer)),
-        factor(row.ratio('p99', peer)),
-        factor(row.ratio('heldKiB', floor)),
+        factor(row.ratio('p50', PEER)),
+        factor(row.ratio('p99', PEER)),
+        factor(row.ratio('heldKiB', FLOOR)),
         row.value('p50').toFixed(0),
         row.value('p99').toFixed(0),
         row.value('cpu').toFixed(1),
@@ -92,7 +93,8 @@ export async function tunnels(options: BenchOptions): Promise<Section> {
     )}
 
 Latency at ${perSecond.toLocaleString('en')} echoes a second spread over all tunnels, so that no queue forms; CPU and throughput with 64 echoes in flight. Memory is the
-growth of the resident set after garbage collection, from none to ${count.toLocaleString('en')} open and idle tunnels; the kernel's socket buffers are outside it.`,
+growth of the resident set after garbage collection, from none to ${count.toLocaleString('en')} open and idle tunnels; the kernel's socket buffers are outside it.
+${fewerRounds(options)} rounds.`,
     failures: failuresOf(standings),
   }
 }

@@ -6,6 +6,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Http2Session } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { AttachableServer, ProxyCore } from './proxy.ts'
+import { isHttp2 } from './request-check.ts'
 import { isWebSocketRequest } from './upgrade.ts'
 
 /** Returns what to do when draining begins, which returns what to do when it is over. */
@@ -14,6 +15,9 @@ export function attachTo(server: AttachableServer, core: ProxyCore): () => () =>
   const request = (req: IncomingMessage, res: ServerResponse): void => core.handle(req, res, undefined, false)
   const withExpect = (req: IncomingMessage, res: ServerResponse): void => core.handle(req, res, undefined, true)
   const upgrade = (req: IncomingMessage, socket: Duplex, head: Buffer): void => core.upgrade(req, socket, head)
+  // HTTP/2 gives a response to answer with where HTTP/1 gives the bare socket.
+  const connect = (req: IncomingMessage, side: Duplex | ServerResponse): void =>
+    isHttp2(req) ? core.handle(req, side as ServerResponse, undefined, false) : core.refuseConnect(req, side as Duplex)
   const sessions = new Set<Http2Session>()
   const session = (opened: Http2Session): void => {
     sessions.add(opened)
@@ -23,6 +27,7 @@ export function attachTo(server: AttachableServer, core: ProxyCore): () => () =>
   emitter.on('request', request)
   emitter.on('checkContinue', withExpect)
   emitter.on('upgrade', upgrade)
+  emitter.on('connect', connect)
   emitter.on('session', session)
   // Since Node 22.21 a server can be asked which upgrades it wants. `Upgrade: h2c`, which some clients send with every request, stays a request.
   const chooser = server as { shouldUpgradeCallback?: (req: IncomingMessage) => boolean }
@@ -36,6 +41,7 @@ export function attachTo(server: AttachableServer, core: ProxyCore): () => () =>
       emitter.off('request', request)
       emitter.off('checkContinue', withExpect)
       emitter.off('upgrade', upgrade)
+      emitter.off('connect', connect)
       emitter.off('session', session)
       if (chosen !== undefined) chooser.shouldUpgradeCallback = chosen
     }

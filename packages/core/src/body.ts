@@ -213,34 +213,137 @@ export interface PumpEvents {
 }
 
 /**
- * Response body to client. Without steps it is one `write` per chunk; the fast case (whole body in one chunk) is one `end`, so that head and
- * body leave in a single socket write.
+ * Response body to client: one `write` per chunk, or, when the whole body is one chunk, one `end`, so that head and body leave in a single
+ * socket write.
  */
 export class ResponsePump {
+  /** Body bytes handed to the client's connection. */
   bytes: number = 0
-  /** For senders that are no transport. */
-  onDrain: (() => void) | undefined = undefined
-  onAbort: (() => void) | undefined = undefined
-  readonly #res: ServerResponse
-  readonly #events: PumpEvents
-  #call: UpstreamCall | undefined
-  #entry: Duplex | undefined
-  #taps: BodyTap[] | undefined
-  #held: Buffer | undefined
+  protected readonly res: ServerResponse
+  protected readonly events: PumpEvents
+  protected call: UpstreamCall | undefined
+  #held: Buffer | undefined = undefined
   #remaining: number
-  #trailers: string[] | undefined
   #waiting = false
 
-  /** @param length `Content-Length` that the client was told, or -1 */
+  /** @param length `Content-Length` that the client was told, or -1 @param call what to pause; undefined for senders that are no transport */
   constructor(res: ServerResponse, events: PumpEvents, call: UpstreamCall | undefined, length: number) {
-    this.#res = res
-    this.#events = events
-    this.#call = call
+    this.res = res
+    this.events = events
+    this.call = call
     this.#remaining = length
   }
 
-  /** Builds the chain; before the first chunk. Without a body only the taps remain, which hear the end. */
-  chain(steps: readonly BodyStep[], hasBody: boolean): void {
+  /** False when the sender should wait; a transport's call is paused besides. */
+  write(chunk: Buffer): boolean {
+    this.bytes += chunk.length
+    if (this.#remaining === chunk.length) {
+      // The whole (rest of the) body: hold it for the end that follows in the same tick, and send both in one write.
+      this.#remaining = 0
+      this.#held = chunk
+      return true
+    }
+    if (this.#remaining > 0) this.#remaining -= chunk.length
+    if (this.res.write(chunk)) return true
+    this.#throttle()
+    return false
+  }
+
+  end(trailers: string[] | undefined): void {
+    const held = this.#held
+    this.#held = undefined
+    this.finish(held, trailers)
+  }
+
+  /** The upstream broke off after the head: what follows must look broken to the client, which is the caller's part. */
+  abort(): void {
+    this.call = undefined
+  }
+
+  protected finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
+    const { res } = this
+    if (trailers !== undefined) {
+      const pairs: [string, string][] = []
+      for (let i = 0; i < trailers.length; i += 2) pairs.push([trailers[i] as string, trailers[i + 1] as string])
+      res.addTrailers(pairs)
+    }
+    if (chunk === undefined) res.end()
+    else if (chunk.length <= 8192) {
+      // A short body as a latin1 string joins the head in one string write: measured cheaper than a gathered write of two buffers.
+      res.end(chunk.toString('latin1'), 'latin1')
+    } else res.end(chunk)
+    this.events.onPumped()
+  }
+
+  #throttle(): void {
+    if (this.#waiting) return
+    this.#waiting = true
+    this.call?.pause()
+    this.res.once('drain', () => {
+      this.#waiting = false
+      this.resumeSender()
+    })
+  }
+
+  protected resumeSender(): void {
+    this.call?.resume()
+  }
+}
+
+/** The same with transforms, taps, or a sender that is a stream. */
+export class ChainedPump extends ResponsePump {
+  readonly #source: Readable | undefined
+  #entry: Duplex | undefined
+  #taps: readonly BodyTap[] = []
+  #trailers: string[] | undefined
+
+  /** @param steps in the order in which the hooks asked for them; without a body only the taps remain, which hear the end */
+  constructor(
+    res: ServerResponse,
+    events: PumpEvents,
+    sender: UpstreamCall | Readable | undefined,
+    length: number,
+    steps: readonly BodyStep[],
+    hasBody: boolean,
+  ) {
+    const isStream = sender !== undefined && 'readable' in sender
+    super(res, events, isStream ? undefined : sender, length)
+    this.#source = isStream ? sender : undefined
+    this.#build(steps, hasBody)
+    if (this.#source !== undefined) this.#pumpSource(this.#source)
+  }
+
+  override write(chunk: Buffer): boolean {
+    this.#tap(this.#taps, chunk)
+    if (this.#entry === undefined) return super.write(chunk)
+    if (this.#entry.write(chunk)) return true
+    this.call?.pause()
+    return false
+  }
+
+  override end(trailers: string[] | undefined): void {
+    this.#tapEnd(this.#taps, true)
+    if (this.#entry === undefined) {
+      super.end(trailers)
+      return
+    }
+    this.#trailers = trailers
+    this.#entry.end()
+  }
+
+  override abort(): void {
+    this.#tapEnd(this.#taps, false)
+    this.#entry?.destroy()
+    this.#source?.destroy()
+    super.abort()
+  }
+
+  protected override resumeSender(): void {
+    super.resumeSender()
+    this.#source?.resume()
+  }
+
+  #build(steps: readonly BodyStep[], hasBody: boolean): void {
     let taps: BodyTap[] = []
     let exit: Duplex | undefined
     for (const step of steps) {
@@ -250,103 +353,35 @@ export class ResponsePump {
       }
       if (!hasBody) continue
       const stream = step.transform
-      stream.on('error', (error) => this.#events.onPumpError(error))
+      stream.on('error', (error) => this.events.onPumpError(error))
       if (exit === undefined) {
         this.#entry = stream
-        if (taps.length > 0) this.#taps = taps
+        this.#taps = taps
       } else this.#join(exit, stream, taps)
       taps = []
       exit = stream
     }
     if (exit === undefined) {
-      if (taps.length > 0) this.#taps = taps
+      this.#taps = taps
       return
     }
-    const last = exit
-    const tail = taps
-    last.on('data', (chunk: Buffer) => {
-      this.#tap(tail, chunk)
+    this.#entry?.on('drain', () => this.resumeSender())
+    this.#drainInto(exit, taps)
+  }
+
+  /** The end of the chain, to the client. */
+  #drainInto(exit: Duplex, taps: readonly BodyTap[]): void {
+    exit.on('data', (chunk: Buffer) => {
+      this.#tap(taps, chunk)
       this.bytes += chunk.length
-      if (!this.#res.write(chunk)) {
-        last.pause()
-        this.#res.once('drain', () => last.resume())
+      if (!this.res.write(chunk)) {
+        exit.pause()
+        this.res.once('drain', () => exit.resume())
       }
     })
-    last.on('end', () => {
-      this.#tapEnd(tail, true)
-      this.#finish(undefined, undefined)
-    })
-    this.#entry?.on('drain', () => {
-      this.#call?.resume()
-      this.onDrain?.()
-    })
-  }
-
-  /** False when the sender should wait for `onDrain`; a transport's call is paused besides. */
-  write(chunk: Buffer): boolean {
-    if (this.#taps !== undefined) this.#tap(this.#taps, chunk)
-    if (this.#entry !== undefined) {
-      if (this.#entry.write(chunk)) return true
-      this.#call?.pause()
-      return false
-    }
-    this.bytes += chunk.length
-    if (this.#remaining === chunk.length) {
-      // The whole (rest of the) body: hold it for the end that follows in the same tick, and send both in one write.
-      this.#remaining = 0
-      this.#held = chunk
-      return true
-    }
-    if (this.#remaining > 0) this.#remaining -= chunk.length
-    if (this.#res.write(chunk)) return true
-    this.#throttle()
-    return false
-  }
-
-  end(trailers: string[] | undefined): void {
-    if (this.#taps !== undefined) this.#tapEnd(this.#taps, true)
-    if (this.#entry !== undefined) {
-      this.#trailers = trailers
-      this.#entry.end()
-      return
-    }
-    const held = this.#held
-    this.#held = undefined
-    this.#finish(held, trailers)
-  }
-
-  /** The upstream broke off after the head: what follows must look broken to the client, which is the caller's part. */
-  abort(): void {
-    if (this.#taps !== undefined) this.#tapEnd(this.#taps, false)
-    this.#entry?.destroy()
-    this.#call = undefined
-    this.onAbort?.()
-  }
-
-  #finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
-    const res = this.#res
-    const fields = trailers ?? this.#trailers
-    if (fields !== undefined) {
-      const pairs: [string, string][] = []
-      for (let i = 0; i < fields.length; i += 2) pairs.push([fields[i] as string, fields[i + 1] as string])
-      res.addTrailers(pairs)
-    }
-    if (chunk === undefined) res.end()
-    else if (chunk.length <= 8192) {
-      // A short body as a latin1 string joins the head in one string write: measured cheaper than a gathered write of two buffers.
-      res.end(chunk.toString('latin1'), 'latin1')
-    } else res.end(chunk)
-    this.#events.onPumped()
-  }
-
-  #throttle(): void {
-    if (this.#waiting) return
-    this.#waiting = true
-    this.#call?.pause()
-    this.#res.once('drain', () => {
-      this.#waiting = false
-      this.#call?.resume()
-      this.onDrain?.()
+    exit.on('end', () => {
+      this.#tapEnd(taps, true)
+      this.finish(undefined, this.#trailers)
     })
   }
 
@@ -364,11 +399,20 @@ export class ResponsePump {
     })
   }
 
+  /** A reply whose body is a stream: same chain, same back-pressure. */
+  #pumpSource(source: Readable): void {
+    source.on('data', (chunk: Buffer | string) => {
+      if (!this.write(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)) source.pause()
+    })
+    source.on('end', () => this.end(undefined))
+    source.on('error', (error) => this.events.onPumpError(error))
+  }
+
   #tap(taps: readonly BodyTap[], chunk: Buffer): void {
     try {
       for (const tap of taps) tap.onChunk?.(chunk)
     } catch (error) {
-      this.#events.onPumpError(error)
+      this.events.onPumpError(error)
     }
   }
 
@@ -376,7 +420,7 @@ export class ResponsePump {
     try {
       for (const tap of taps) tap.onEnd?.(complete)
     } catch (error) {
-      this.#events.onPumpError(error)
+      this.events.onPumpError(error)
     }
   }
 }
@@ -388,15 +432,4 @@ export function hold(call: UpstreamCall): void {
 
 export function letGo(call: UpstreamCall): void {
   call.resume()
-}
-
-/** A reply whose body is a stream: same chain, same back-pressure. */
-export function pumpReadable(source: Readable, pump: ResponsePump, onError: (error: unknown) => void): void {
-  pump.onDrain = () => source.resume()
-  pump.onAbort = () => source.destroy()
-  source.on('data', (chunk: Buffer | string) => {
-    if (!pump.write(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)) source.pause()
-  })
-  source.on('end', () => pump.end(undefined))
-  source.on('error', onError)
 }

@@ -324,6 +324,9 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
         this.#discarded += chunk.length
         if (this.#discarded > discardLimit) this.cancelQuietly()
         return
+      case 'waiting':
+      case 'over':
+        return
     }
   }
 
@@ -347,6 +350,9 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
         return
       case 'discarding':
         this.#finish()
+        return
+      case 'waiting':
+      case 'over':
         return
     }
   }

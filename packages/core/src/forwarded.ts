@@ -73,6 +73,8 @@ export interface Connection {
   readonly proto: 'http' | 'https'
   /** The last Host that passed the check. */
   validHost: string | undefined
+  /** A request on it was refused as ambiguous: whatever follows on this connection may be part of it and is not looked at. */
+  refused: boolean
 }
 
 export class Forwarding {
@@ -100,6 +102,7 @@ export class Forwarding {
         trusted: this.#trust !== undefined && isIP(peer) !== 0 && this.#trust(peer),
         proto: (req.socket as TLSSocket | undefined)?.encrypted ? 'https' : 'http',
         validHost: undefined,
+        refused: false,
       }
       this.#connections.set(key, known)
     }

@@ -139,7 +139,7 @@ export class LivePool implements Pool, HealthControl {
       read.problem('tls', '(set)', 'either `tls` or a `transport`, which has TLS options of its own')
     this.transport = readTransport(given, read)
     if (!Array.isArray(given.upstreams)) read.problem('upstreams', given.upstreams, "a list such as ['http://10.0.0.1:3000']")
-    else given.upstreams.forEach((input: unknown, index: number) => this.#read(input, read.at('upstreams').at(index)))
+    else for (const [index, input] of given.upstreams.entries()) this.#read(input, read.at('upstreams').at(index))
   }
 
   /** Options were right: tell the balancer and the policies. */

@@ -131,6 +131,14 @@ export class ProxyCore implements StageSink {
     this.#admit(exchange, next)
   }
 
+  /** CONNECT: node hands over the bare socket, and would close it without a word if nobody listened. */
+  refuseConnect(req: IncomingMessage, socket: Duplex): void {
+    socket.on('error', () => {})
+    const exchange = new LiveExchange(this, 'request', req, responseOn(req, socket), this.clock.now())
+    this.#begin(exchange)
+    this.fail(exchange, new ProxyError('ERR_METHOD'))
+  }
+
   upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     // First of all: a reset before this line's next one would otherwise end the process.
     socket.on('error', () => {})
@@ -153,6 +161,7 @@ export class ProxyCore implements StageSink {
     let route: CompiledRoute | undefined
     try {
       const connection = this.forwarding.connection(req)
+      if (connection.refused) return
       exchange.connection = connection
       const facts = checkRequest(req, connection)
       exchange.facts = facts
@@ -164,7 +173,11 @@ export class ProxyCore implements StageSink {
     } catch (cause) {
       this.#begin(exchange)
       const error = stageError('route', cause)
-      if (error.source === 'client') exchange.res.shouldKeepAlive = false
+      if (error.source === 'client' && !isHttp2(req)) {
+        // RFC 9112 §9.6: no further request of a connection that is going to be closed. Pipelined bytes may be the smuggled part.
+        exchange.res.shouldKeepAlive = false
+        if (exchange.connection !== undefined) exchange.connection.refused = true
+      }
       this.fail(exchange, error)
       return
     }

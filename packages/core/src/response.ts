@@ -7,7 +7,7 @@ import type { ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { Readable } from 'node:stream'
-import { type BodyStep, hold, letGo, pumpReadable, ResponsePump } from './body.ts'
+import { type BodyStep, ChainedPump, hold, letGo, ResponsePump } from './body.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import type { Attempt } from './forward.ts'
@@ -18,6 +18,7 @@ import { type PublicFace, rewriteRedirects } from './redirect.ts'
 import { isHttp2 } from './request-check.ts'
 import type { CompiledRoute } from './route.ts'
 import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
+import type { UpstreamCall } from './transport/transport.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
 
 /** A real response that is kept while a retry for its status runs: when the retry fails, this is what the client gets. */
@@ -224,20 +225,15 @@ function commitReply(exchange: LiveExchange, head: ResponseHead, reply: Reply): 
     !(exchange.method === 'HEAD' && head.headers.has('content-length'))
   )
     head.headers.set('Content-Length', String(bytes?.length ?? 0))
-  const pump = commit(exchange, head, undefined)
+  if (body instanceof Readable && !head.hasBody) body.destroy()
+  const pump = commit(exchange, head, body instanceof Readable && head.hasBody ? body : undefined)
   if (pump === undefined) {
     if (body instanceof Readable) body.destroy()
     return
   }
-  if (!head.hasBody) {
-    if (body instanceof Readable) body.destroy()
-    pump.end(undefined)
-  } else if (body instanceof Readable)
-    pumpReadable(body, pump, (error) => exchange.core.breakOff(exchange, stageError('reply body', error)))
-  else {
-    if (bytes !== undefined && bytes.length > 0) pump.write(bytes)
-    pump.end(undefined)
-  }
+  if (head.hasBody && body instanceof Readable) return
+  if (head.hasBody && bytes !== undefined && bytes.length > 0) pump.write(bytes)
+  pump.end(undefined)
 }
 
 function statusMayHaveLength(status: number): boolean {
@@ -245,14 +241,18 @@ function statusMayHaveLength(status: number): boolean {
 }
 
 /** Sends the head as the hooks left it. Undefined when node refused it; the exchange has failed then. */
-function commit(exchange: LiveExchange, head: ResponseHead, call: Attempt['call'] | undefined): ResponsePump | undefined {
+function commit(exchange: LiveExchange, head: ResponseHead, sender: UpstreamCall | Readable | undefined): ResponsePump | undefined {
   const fields = head.headers.raw
   if (!Number.isInteger(head.status) || !writeHead(exchange, head.status, head.reason, fields)) {
     exchange.core.fail(exchange, new ProxyError(head.upstream === undefined ? 'ERR_STAGE' : 'ERR_UPSTREAM_STATUS'))
     return undefined
   }
-  const pump = new ResponsePump(exchange.res, exchange, call, head.hasBody && head.steps === undefined ? lengthOf(fields) : -1)
-  if (head.steps !== undefined) pump.chain(head.steps, head.hasBody)
+  const { steps } = head
+  const length = head.hasBody && steps === undefined ? lengthOf(fields) : -1
+  const plain = steps === undefined && !(sender instanceof Readable)
+  const pump = plain
+    ? new ResponsePump(exchange.res, exchange, sender, length)
+    : new ChainedPump(exchange.res, exchange, sender, length, steps ?? [], head.hasBody)
   exchange.pump = pump
   return pump
 }

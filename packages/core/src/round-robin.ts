@@ -173,12 +173,13 @@ class Turns {
   readonly #deadline: Float64Array
   readonly #waiting: SlotHeap
   readonly #ready: SlotHeap
-  // Virtual time is `#origin + #steps / #total`, where `#total` is the weight of all who have not left.
+  // Virtual time is `#origin + #steps / #total`, where `#total` is the weight of all who have not left. These fields start as numbers: one
+  // that had ever been undefined would hold its fractions in objects, a new one for every change (measured: 16 bytes per pick).
   #origin = 0
   #steps = 0
-  #total: number
+  #total = 0
   /** Virtual time when the coming pick will have been paid out: whoever has a lag of `#margin` by then may be served. */
-  #due: number
+  #due = 0
 
   constructor(weights: readonly number[], lags: readonly number[]) {
     const n = weights.length

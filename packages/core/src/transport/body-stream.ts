@@ -9,6 +9,7 @@ export class BodyStream extends EventEmitter implements BodyReader {
   destroyed: boolean = false
   readonly #flow: BodyFlow
   #paused = false
+  #ended = false
 
   constructor(body: RequestBody) {
     super()
@@ -21,11 +22,17 @@ export class BodyStream extends EventEmitter implements BodyReader {
   }
 
   onEnd(): void {
+    this.#ended = true
     this.emit('end')
   }
 
   onError(error: Error): void {
     if (this.listenerCount('error') > 0) this.emit('error', error)
+  }
+
+  /** The upstream reads as fast as the client sends, and the client has not finished. */
+  get waitsForClient(): boolean {
+    return !this.#ended && !this.#paused
   }
 
   pause(): this {
@@ -39,10 +46,15 @@ export class BodyStream extends EventEmitter implements BodyReader {
     return this
   }
 
-  destroy(): this {
+  /** undici reports a body that it cannot send (a length that does not fit) by destroying it with the reason, and waits for the events of a stream. */
+  destroy(error?: Error): this {
     if (!this.destroyed) {
       this.destroyed = true
       this.#flow.close()
+      queueMicrotask(() => {
+        if (error && this.listenerCount('error') > 0) this.emit('error', error)
+        this.emit('close')
+      })
     }
     return this
   }

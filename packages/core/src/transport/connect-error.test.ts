@@ -179,6 +179,7 @@ describe('as undici reports them', () => {
   }
 
   it('nonsense', async () => assert.equal(await undiciFailure('nonsense\r\n\r\n', 'head'), 'ERR_UPSTREAM_PROTOCOL'))
+  it('a status that is none', async () => assert.equal(await undiciFailure('HTTP/1.1 99 X\r\n\r\n', 'head'), 'ERR_UPSTREAM_STATUS'))
   it('half a head', async () => assert.equal(await undiciFailure('HTTP/1.1 200 OK\r\nX: cut', 'head'), 'ERR_UPSTREAM_RESET'))
   it('a late head', async () => assert.equal(await undiciFailure('', 'head', { headersTimeout: 50 }), 'ERR_HEAD_TIMEOUT'))
   it('a large head', async () => {

@@ -69,6 +69,7 @@ const handshakeAlert =
   /ALERT_.*(?:CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE|PROTOCOL_VERSION|INSUFFICIENT_SECURITY|UNRECOGNIZED_NAME)/
 
 interface SystemError {
+  readonly name?: unknown
   readonly code?: unknown
   readonly syscall?: unknown
   readonly message?: unknown
@@ -91,9 +92,11 @@ export function toProxyError(error: unknown, phase: CallPhase, upstream?: Upstre
 }
 
 function codeOf(error: unknown, phase: CallPhase, upstream: Upstream | undefined): ErrorCode {
-  const { code: name, syscall, message } = (typeof error === 'object' && error !== null ? error : {}) as SystemError
+  const { name: kind, code: name, syscall, message } = (typeof error === 'object' && error !== null ? error : {}) as SystemError
   const inner = (error as { errors?: unknown } | null | undefined)?.errors
   if (Array.isArray(inner) && inner.length > 0) return ofAddresses(inner, upstream)
+  // undici's parser errors mostly come without their code.
+  if (kind === 'HTTPParserError') return ofParser(name, message, phase)
   if (typeof name !== 'string') return broken(phase, message, upstream)
 
   const known = fixed[name]
@@ -107,7 +110,7 @@ function codeOf(error: unknown, phase: CallPhase, upstream: Upstream | undefined
     if (phase === 'connect' || (phase === 'head' && handshakeAlert.test(name))) return 'ERR_TLS'
     return broken(phase, message, upstream)
   }
-  if (name.startsWith('HPE_')) return ofParser(name, phase)
+  if (name.startsWith('HPE_')) return ofParser(name, message, phase)
   if (name === 'UND_ERR_HEADERS_OVERFLOW') return phase === 'body' ? 'ERR_UPSTREAM_BODY' : 'ERR_UPSTREAM_HEAD'
   // undici also says this when a head is malformed behind its Content-Length line.
   if (name === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH') return phase === 'body' ? 'ERR_UPSTREAM_BODY' : 'ERR_UPSTREAM_PROTOCOL'
@@ -125,18 +128,12 @@ function broken(phase: CallPhase, message: unknown, upstream: Upstream | undefin
   return 'ERR_UPSTREAM_RESET'
 }
 
-function ofParser(name: string, phase: CallPhase): ErrorCode {
+function ofParser(name: unknown, message: unknown, phase: CallPhase): ErrorCode {
   if (phase === 'body') return 'ERR_UPSTREAM_BODY'
-  switch (name) {
-    case 'HPE_HEADER_OVERFLOW':
-      return 'ERR_UPSTREAM_HEAD'
-    case 'HPE_INVALID_STATUS':
-      return 'ERR_UPSTREAM_STATUS'
-    case 'HPE_INVALID_EOF_STATE':
-      return 'ERR_UPSTREAM_RESET'
-    default:
-      return 'ERR_UPSTREAM_PROTOCOL'
-  }
+  if (name === 'HPE_HEADER_OVERFLOW') return 'ERR_UPSTREAM_HEAD'
+  if (name === 'HPE_INVALID_EOF_STATE') return 'ERR_UPSTREAM_RESET'
+  if (name === 'HPE_INVALID_STATUS' || String(message).includes('Invalid status code')) return 'ERR_UPSTREAM_STATUS'
+  return 'ERR_UPSTREAM_PROTOCOL'
 }
 
 // A name with several addresses failed at each: a refusal says most (a host is there), then a silence, then a missing route.

@@ -139,6 +139,7 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
       state.onOpen?.()
       state.onOpen = undefined
     })
+    socket.once('close', () => idle.delete(socket))
     fresh = socket
     return socket
   }
@@ -151,9 +152,6 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
   const unasked = function (this: Duplex): void {
     this.destroy()
   }
-  const release = (socket: Duplex): void => {
-    idle.delete(socket)
-  }
   const keep = agent.keepSocketAlive.bind(agent) as unknown as (socket: Duplex) => boolean
   const reuse = agent.reuseSocket.bind(agent)
   const pool = agent as unknown as { keepSocketAlive(socket: Duplex): boolean; reuseSocket(socket: Duplex, request: ClientRequest): void }
@@ -161,11 +159,10 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
     if (retired || !keep(socket)) return false
     idle.add(socket)
     socket.on('data', unasked)
-    socket.once('close', () => release(socket))
     return true
   }
   pool.reuseSocket = (socket, request) => {
-    release(socket)
+    idle.delete(socket)
     socket.off('data', unasked)
     reuse(socket as Socket, request)
   }
@@ -176,7 +173,9 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
     watch: (make) => {
       fresh = undefined
       const made = make()
-      return { made, fresh }
+      const result = { made, fresh }
+      fresh = undefined
+      return result
     },
     retire: () => {
       retired = true

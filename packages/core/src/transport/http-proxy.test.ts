@@ -272,7 +272,7 @@ describe('requests, as http-proxy-3 would spoil them', () => {
     assert.equal(await arrives({ headers: ['Host', 'x'] }), 'GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n')
     assert.equal(
       await arrives({ headers: ['Host', 'x'] }, { keepAliveTimeout: 0 }),
-      'GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n',
+      'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
     )
   })
 
@@ -569,6 +569,19 @@ describe('connections', () => {
     assert.equal((await first.over).body, 'ok')
     assert.equal((await third.over).call.reused, true)
     assert.equal(upstream.connections.length, 1)
+  })
+
+  it('a connection used many times carries no listeners from one request to the next', async () => {
+    const transport = transportOf()
+    const upstream = await upstreamOf(everyRequest(() => ok))
+    const to = asUpstream(upstream.url)
+    const warnings: string[] = []
+    const warn = (warning: Error): void => void warnings.push(warning.name)
+    process.on('warning', warn)
+    endings.push(() => process.off('warning', warn))
+    for (let i = 0; i < 30; i++) await send(transport, to).over
+    assert.equal(upstream.connections.length, 1)
+    assert.deepEqual(warnings, [])
   })
 
   it('forget and close end idle connections, and busy ones when they are done', async () => {

@@ -60,6 +60,7 @@ export function nodeHttp(settings: ConnectionSettings, make: RequestMaker = make
       if (call.over) return
       try {
         const head = frame(request)
+        if (settings.keepAliveTimeout === 0) head.headers.push('Connection', 'close')
         const line = connections.to(upstream)
         const { made, fresh } = line.watch(() => make(head, line, settings))
         call.follow(made, fresh, request.body, head.length)

@@ -163,6 +163,8 @@ class Connection {
   readonly #client: Client
   readonly #options: DispatchOptions
   #connectTimeout = 0
+  /** The socket until it is connected: undici would leave it trying when the client is destroyed. */
+  #connecting: Socket | undefined = undefined
 
   constructor(list: FreeList, settings: Settings) {
     this.list = list
@@ -205,7 +207,11 @@ class Connection {
     options.method = request.method as Dispatcher.HttpMethod
     options.path = request.path
     options.headers = request.headers as string[]
-    options.body = request.body === undefined ? null : (new BodyStream(request.body) as unknown as DispatchOptions['body'] & object)
+    if (request.body === undefined) options.body = null
+    else {
+      call.upload = new BodyStream(request.body)
+      options.body = call.upload as unknown as NonNullable<DispatchOptions['body']>
+    }
     const { head, idle } = request.timeouts
     call.arm(head, idle)
     options.headersTimeout = head < exactBelow ? 0 : head
@@ -221,6 +227,7 @@ class Connection {
   /** Ends the connection whatever it does. Its calls hear an error, which an aborted call does not pass on. */
   discard(): void {
     this.open = false
+    this.#connecting?.destroy()
     this.#client.destroy().catch(() => {})
   }
 
@@ -231,6 +238,7 @@ class Connection {
     this.served = 0
     const socket = connect({ ...options, servername: isIP(this.list.servername) === 0 ? this.list.servername : '' }, (error, connected) => {
       clearTimeout(timer)
+      this.#connecting = undefined
       if (error !== null || connected === null) {
         callback(error ?? new Error('no socket'), null)
         return
@@ -245,6 +253,8 @@ class Connection {
       }
       callback(null, connected)
     }) as unknown as Socket
+    this.#connecting = socket
+    socket.once('close', () => clearTimeout(timer))
     if (limit > 0) timer = setTimeout(() => socket.destroy(new ProxyError('ERR_CONNECT_TIMEOUT')), limit)
   }
 }
@@ -261,6 +271,7 @@ class Call implements Dispatcher.DispatchHandler, UpstreamCall {
   sent: boolean = false
   reused: boolean = false
   connectMs: number | undefined = undefined
+  upload: BodyStream | undefined = undefined
   readonly #connection: Connection
   readonly #sink: ResponseSink
   #controller: Dispatcher.DispatchController | undefined
@@ -305,15 +316,18 @@ class Call implements Dispatcher.DispatchHandler, UpstreamCall {
     if (idle < exactBelow) this.#idleLimit = idle
   }
 
-  /** While the client still sends, the upstream owes nothing. */
   onBodySent(): void {
     this.#timer?.refresh()
   }
 
   #expire(code: 'ERR_HEAD_TIMEOUT' | 'ERR_BODY_TIMEOUT'): void {
     if (this.#done || this.aborted) return
-    // A paused reader is not an idle upstream.
+    // A paused reader is not an idle upstream, and an upstream that still waits for the client's body owes no answer yet.
     if (code === 'ERR_BODY_TIMEOUT' && this.#paused) return
+    if (code === 'ERR_HEAD_TIMEOUT' && this.upload?.waitsForClient === true) {
+      this.#timer?.refresh()
+      return
+    }
     const { list } = this.#connection
     this.aborted = true
     this.#controller?.abort(new ProxyError(code))

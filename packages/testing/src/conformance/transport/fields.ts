@@ -28,7 +28,7 @@ export function fieldCases(make: TransportFactory, declared: DeclaredDeviations)
         'set-cookie: b=2',
         'X-Empty:',
         'SET-COOKIE: c=3',
-        'x-l: \t two  words \t',
+        'x-l: \t two  words',
       ]
       const upstream = await rig.upstream(`HTTP/1.1 200 OK\r\n${lines.join('\r\n')}\r\nContent-Length: 0\r\n\r\n`)
       const { head } = await rig.send(upstream).ended()
@@ -36,6 +36,13 @@ export function fieldCases(make: TransportFactory, declared: DeclaredDeviations)
         ...['sErVeR', 'x', 'Set-Cookie', 'a=1', 'X-L', '\xe4\xf6\xff\x80', 'set-cookie', 'b=2', 'X-Empty', '', 'SET-COOKIE', 'c=3'],
         ...['x-l', 'two  words', 'Content-Length', '0'],
       ])
+    }),
+
+    testCase('whitespace behind a value is no part of it', make, async (rig) => {
+      const upstream = await rig.upstream('HTTP/1.1 200 OK\r\nX-A: one \t\r\nX-B: \r\nContent-Length: 0\r\n\r\n')
+      const { head } = await rig.send(upstream).ended()
+      const value = declared.trailingWhitespace === true ? 'one \t' : 'one'
+      assert.deepEqual(head?.headers, ['X-A', value, 'X-B', '', 'Content-Length', '0'])
     }),
 
     testCase('response fields of the connection are delivered too: removing them is the caller\u2019s part', make, async (rig) => {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { bodySource, repeated } from './body-source.ts'
 import {
+  asSent,
   type ConformanceCase,
   type DeclaredDeviations,
   endToEnd,

@@ -26,6 +26,8 @@ export interface DeclaredDeviations {
   readonly upgrade?: false
   /** `false`: trailers of a request are not sent. */
   readonly requestTrailers?: false
+  /** `true`: whitespace behind a value (RFC 9112 §5 excludes it) is delivered with the value. */
+  readonly trailingWhitespace?: true
   /** `false`: the Host field goes first and is named `host`, whatever its case and place were. Its value is as given. */
   readonly hostFieldAsGiven?: false
   /** `false`: a target of `*` is refused with ERR_REQUEST_NOT_SENT. */
