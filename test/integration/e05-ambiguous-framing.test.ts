@@ -124,6 +124,21 @@ describe('E5: A request whose framing is ambiguous', () => {
     for (const connection of upstream.connections) expect(connection.received.toString('latin1')).not.toContain('/admin')
   })
 
+  it.each([
+    ['0.9, which has no framing', 'GET /first HTTP/0.9\r\nHost: public.test\r\n\r\n'],
+    ['0.9, by a line that ends early', 'GET /first\nX-Evil: 1 HTTP/1.1\r\nHost: public.test\r\n\r\n'],
+    ['2.0, which has another framing', 'GET /first HTTP/2.0\r\nHost: public.test\r\n\r\n'],
+    ['1.2, which nobody knows', 'GET /first HTTP/1.2\r\nHost: public.test\r\n\r\n'],
+  ])('is refused and never forwarded when it claims another version of HTTP: %s', async (_what, bytes) => {
+    await using upstream = await okUpstream()
+    await using running = await startProxy({ upstreams: [upstream.url] })
+    await using client = await rawConnect(running.port)
+    void client.write(bytes)
+    await client.closed
+    expect(client.received.toString('latin1')).toMatch(/^(?:HTTP\/1\.1 (?:400|505) [^]*)?$/)
+    expect(upstream.connections).toEqual([])
+  })
+
   it('is answered with a reason that names no inside', async () => {
     await using upstream = await okUpstream()
     await using running = await startProxy({ upstreams: [upstream.url] })

@@ -7,7 +7,6 @@
 import { ProxyError } from './errors.ts'
 
 // RFC 9110 §5.5: field values hold HTAB, SP, VCHAR and obs-text; CR, LF and NUL are what response splitting is made of.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the octets that must be refused
 const forbiddenValue = /[^\t\x20-\x7e\x80-\xff]/
 const tokenPattern = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 

@@ -6,7 +6,6 @@
  * - the budget: retries are a share of the requests, not a number per request, since "two tries each" doubles the load on a pool exactly
  *   when it is failing.
  */
-import type { Clock } from './clock.ts'
 import type { ErrorCode, ProxyError } from './errors.ts'
 import { type Duration, type OptionReader, parseDuration, type Size } from './options.ts'
 

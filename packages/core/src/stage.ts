@@ -53,11 +53,13 @@ export interface Hooks {
   /** Final head, nothing sent yet; once. Return nothing synchronously where possible: a promise pauses the upstream's parser. */
   onResponse?(response: ProxyResponse, exchange: Exchange): MaybePromise<void>
   /** The exchange failed and nothing was sent. The first Reply wins over the default error answer. */
+  // biome-ignore lint/suspicious/noConfusingVoidType: a hook without a return statement is the usual one
   onError?(error: ProxyError, exchange: Exchange): MaybePromise<Reply | undefined | void>
   /** Exactly once, always, synchronous: after the last byte, an error, or the client's disconnect. */
   onFinish?(outcome: Outcome, exchange: Exchange): void
 }
 
+// biome-ignore lint/suspicious/noConfusingVoidType: a stage without a return statement is not interested
 export type StageHandler = (exchange: Exchange) => MaybePromise<Reply | Hooks | undefined | void>
 
 /** What a stage gets at `start`. */

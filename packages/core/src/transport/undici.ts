@@ -160,6 +160,8 @@ class Connection {
   /** Responses that the present socket has carried. */
   served: number = 0
   connectMs: number | undefined = undefined
+  /** Why the present socket failed. */
+  broken: Error | undefined = undefined
   readonly #client: Client
   readonly #options: DispatchOptions
   #connectTimeout = 0
@@ -202,6 +204,7 @@ class Connection {
       this.list.give(this)
       return
     }
+    call.dispatched = true
     this.#connectTimeout = request.timeouts.connect
     const options = this.#options
     options.method = request.method as Dispatcher.HttpMethod
@@ -245,6 +248,11 @@ class Connection {
       }
       this.open = true
       this.connectMs = performance.now() - startedAt
+      // Before undici's own listener: it takes the reset of a body that ends with the connection for its end.
+      this.broken = undefined
+      connected.on('error', (cause: Error) => {
+        this.broken = cause
+      })
       const { filter } = this
       const read = connected.read
       connected.read = function (this: Socket, size?: number) {
@@ -255,7 +263,7 @@ class Connection {
     }) as unknown as Socket
     this.#connecting = socket
     socket.once('close', () => clearTimeout(timer))
-    if (limit > 0) timer = setTimeout(() => socket.destroy(new ProxyError('ERR_CONNECT_TIMEOUT')), limit)
+    if (limit > 0) timer = setTimeout(() => socket.destroy(new ProxyError('ERR_CONNECT_TIMEOUT', { upstream: this.list.upstream })), limit)
   }
 }
 
@@ -272,6 +280,8 @@ class Call implements Dispatcher.DispatchHandler, UpstreamCall {
   reused: boolean = false
   connectMs: number | undefined = undefined
   upload: BodyStream | undefined = undefined
+  /** undici has the request. */
+  dispatched: boolean = false
   readonly #connection: Connection
   readonly #sink: ResponseSink
   #controller: Dispatcher.DispatchController | undefined
@@ -293,9 +303,8 @@ class Call implements Dispatcher.DispatchHandler, UpstreamCall {
     this.aborted = true
     if (this.#timer !== undefined) this.#stopTimer()
     if (this.#controller === undefined) {
-      // Still connecting, or not even dispatched: undici has no other way to take a waiting request back.
-      if (this.sent) return
-      this.#connection.discard()
+      // Still connecting: undici has no other way to take a waiting request back.
+      if (this.dispatched) this.#connection.discard()
     } else this.#controller.abort(new ProxyError('ERR_CLIENT_ABORTED'))
   }
 
@@ -369,6 +378,10 @@ class Call implements Dispatcher.DispatchHandler, UpstreamCall {
   }
 
   onResponseEnd(controller: Dispatcher.DispatchController): void {
+    if (this.#connection.broken !== undefined) {
+      this.onResponseError(controller, this.#connection.broken)
+      return
+    }
     this.#done = true
     if (this.#timer !== undefined) this.#stopTimer()
     const connection = this.#connection
