@@ -126,7 +126,11 @@ function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, 
   }
   const { transport } = route.pool
   if (exchange.kind === 'request')
-    transport.send({ method: exchange.method, path, headers, body: exchange.body, timeouts: route.limits }, upstream, attempt)
+    transport.send(
+      { method: exchange.method, path, headers, body: exchange.body, timeouts: route.limits, fresh: metStale(exchange) },
+      upstream,
+      attempt,
+    )
   else if (transport.upgrade === undefined)
     attempt.cancel(new ProxyError('ERR_REQUEST_NOT_SENT', { message: `The transport ${transport.name} carries no upgrades.` }))
   else {
@@ -137,6 +141,12 @@ function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, 
       attempt,
     )
   }
+}
+
+/** The last try died on a pooled connection: the others in that pool are as old, or the upstream has restarted. */
+function metStale(exchange: LiveExchange): boolean {
+  const last = exchange.attempts.at(-2)
+  return last !== undefined && last.reused && last.error?.code === 'ERR_UPSTREAM_RESET'
 }
 
 function targetFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): string {

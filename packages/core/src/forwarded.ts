@@ -12,6 +12,7 @@ import { BlockList, isIP } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { HeaderList } from './headers.ts'
 import type { OptionReader } from './options.ts'
+import { isHttp2 } from './request-check.ts'
 
 /** An address, a CIDR range, or a named set: `loopback`, `private` (RFC 1918, RFC 4193, RFC 6598), `linklocal`. */
 export type TrustedProxy = string
@@ -93,7 +94,7 @@ export class Forwarding {
 
   connection(req: IncomingMessage): Connection {
     // HTTP/2 hands out a new socket stand-in for every stream; its session is what lives as long as the connection.
-    const key: object = req.httpVersionMajor === 2 ? ((req as unknown as Http2ServerRequest).stream.session ?? req) : req.socket
+    const key: object = isHttp2(req) ? ((req as unknown as Http2ServerRequest).stream.session ?? req) : req.socket
     let known = this.#connections.get(key)
     if (known === undefined) {
       const peer = foldAddress(req.socket?.remoteAddress ?? '')

@@ -37,8 +37,9 @@ const hostPattern = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]+)(?::[0-
 const absoluteForm = /^https?:\/\/([^/?#]*)(.*)$/i
 const digits = /^[0-9]{1,15}$/
 
+/** By what the request is, not by what it says: node's HTTP/1 parser takes `GET / HTTP/2.0` as well. */
 export function isHttp2(req: IncomingMessage): boolean {
-  return req.httpVersionMajor === 2
+  return req.httpVersionMajor === 2 && 'stream' in req
 }
 
 /** @throws ProxyError with source `client` */
@@ -49,6 +50,8 @@ export function checkRequest(req: IncomingMessage, connection: Connection): Requ
 }
 
 function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
+  // Node's parser lets 0.9 and 2.0 pass on an HTTP/1 connection.
+  if (req.httpVersionMajor !== 1) throw new ProxyError('ERR_FRAMING')
   const raw = req.rawHeaders
   let host: string | undefined
   let length: string | undefined

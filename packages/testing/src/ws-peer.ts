@@ -79,10 +79,13 @@ export async function wsConnect(port: number, options: WsConnectOptions = {}): P
     if (response.status !== 101) throw new WsRefused(response)
     if (response.header('sec-websocket-accept') !== accept(key)) throw new Error('the Sec-WebSocket-Accept of the 101 does not fit the key')
     const peer = wsPeer(connection, (bytes) => connection.write(bytes), response, true)
-    return Object.defineProperties({}, {
-      ...Object.getOwnPropertyDescriptors(peer),
-      [Symbol.asyncDispose]: { value: () => connection[Symbol.asyncDispose]() },
-    }) as WsPeer & AsyncDisposable
+    return Object.defineProperties(
+      {},
+      {
+        ...Object.getOwnPropertyDescriptors(peer),
+        [Symbol.asyncDispose]: { value: () => connection[Symbol.asyncDispose]() },
+      },
+    ) as WsPeer & AsyncDisposable
   } catch (error) {
     connection.destroy()
     throw error
@@ -173,9 +176,7 @@ function wsPeer(line: Line, write: (bytes: string | Uint8Array) => Promise<boole
     protocol: fieldValues(head.headers, 'sec-websocket-protocol')[0],
     send: (message) => write(encodeFrame(typeof message === 'string' ? 'text' : 'binary', message, client)),
     sendFragments: (parts) =>
-      write(
-        Buffer.concat(parts.map((part, i) => encodeFrame(i === 0 ? 'text' : 'continuation', part, client, i === parts.length - 1))),
-      ),
+      write(Buffer.concat(parts.map((part, i) => encodeFrame(i === 0 ? 'text' : 'continuation', part, client, i === parts.length - 1)))),
     ping: (data = '') => write(encodeFrame('ping', data, client)),
     pong: (data = '') => write(encodeFrame('pong', data, client)),
     close: (code, reason = '') => write(encodeClose(code, reason, client)),

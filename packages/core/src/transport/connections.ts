@@ -69,6 +69,8 @@ export interface Line {
    * Runs `make`, and tells which connection it opened, if any: node hands that to the request a tick later, too late for an abort in this one.
    */
   watch<T>(make: () => T): { readonly made: T; readonly fresh: Duplex | undefined }
+  /** Closes what is idle now: one of them was found dead. */
+  dropIdle(): void
   /** Closes what is idle now, and the rest as it becomes idle. */
   retire(): void
 }
@@ -167,6 +169,10 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
     reuse(socket as Socket, request)
   }
 
+  const dropIdle = (): void => {
+    for (const socket of [...idle]) socket.destroy()
+  }
+
   return {
     agent,
     target,
@@ -177,9 +183,10 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
       fresh = undefined
       return result
     },
+    dropIdle,
     retire: () => {
       retired = true
-      for (const socket of [...idle]) socket.destroy()
+      dropIdle()
     },
   }
 }

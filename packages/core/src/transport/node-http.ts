@@ -62,6 +62,7 @@ export function nodeHttp(settings: ConnectionSettings, make: RequestMaker = make
         const head = frame(request)
         if (settings.keepAliveTimeout === 0) head.headers.push('Connection', 'close')
         const line = connections.to(upstream)
+        if (request.fresh === true) line.dropIdle()
         const { made, fresh } = line.watch(() => make(head, line, settings))
         call.follow(made, fresh, request.body, head.length)
         if (request.body === undefined) made.end()

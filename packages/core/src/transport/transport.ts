@@ -20,6 +20,8 @@ export interface UpstreamRequest {
   readonly body: RequestBody | undefined
   /** Milliseconds; 0 switches that timeout off. */
   readonly timeouts: TransportTimeouts
+  /** The try before met a stale pooled connection: use a new one, and trust none of the idle ones, which are as old. */
+  readonly fresh?: boolean
 }
 
 export interface TransportTimeouts {

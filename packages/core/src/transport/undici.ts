@@ -123,12 +123,16 @@ class FreeList {
   }
 
   send(request: UpstreamRequest, sink: ResponseSink): void {
-    const connection = this.#take()
+    const connection = this.#take(request.fresh === true)
     connection.send(request, sink)
   }
 
-  #take(): Connection {
+  #take(fresh: boolean): Connection {
     const free = this.#free
+    if (fresh) {
+      for (const connection of free) connection.discard()
+      free.length = 0
+    }
     for (;;) {
       const connection = free.pop()
       if (connection === undefined) return new Connection(this, this.#settings)
