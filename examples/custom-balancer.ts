@@ -1,5 +1,5 @@
 /** A strategy of your own: told about membership in `update`, asked in `pick`. Here: the fastest server, now and then another to learn. */
-import { createProxy, isPickable, type Balancer, type Upstream } from '@weir/core'
+import { type Balancer, createProxy, isPickable, type Upstream } from '@weir/core'
 import { balancerConformance, faults, testUpstream } from '@weir/testing'
 
 /** @param explore share of picks that go to anybody, from 0 to 1 @param random numbers from 0 to 1 */

@@ -33,7 +33,9 @@ function apiKeys(users: ReadonlyMap<string, string>): Stage {
 /** Stateless, so its hooks are one constant object: nothing is allocated per request. */
 const logHooks: Hooks = {
   onFinish({ status, reason, upstream, attempts }, exchange) {
-    console.log(`  log: ${exchange.method} ${exchange.url} ${status} ${reason} user=${exchange.locals.user} tries=${attempts.length} ${upstream?.id ?? '-'}`)
+    console.log(
+      `  log: ${exchange.method} ${exchange.url} ${status} ${reason} user=${exchange.locals.user} tries=${attempts.length} ${upstream?.id ?? '-'}`,
+    )
   },
 }
 const log: Stage = { name: 'log', handle: () => logHooks, order: { before: ['api-keys'] } }

@@ -1,6 +1,6 @@
 /** Watching a proxy from outside through `node:diagnostics_channel`: no stage, no cost while nobody listens. */
 import { subscribe } from 'node:diagnostics_channel'
-import { createProxy, type AttemptOutcome, type Exchange, type Outcome, type Upstream } from '@weir/core'
+import { type AttemptOutcome, createProxy, type Exchange, type Outcome, type Upstream } from '@weir/core'
 import { faults, refusedPort, testUpstream } from '@weir/testing'
 
 const ms = (value: number | undefined): string => (value === undefined ? '-' : `${value.toFixed(1)} ms`)
@@ -14,7 +14,9 @@ subscribe('weir:attempt:finish', (message) => {
 })
 subscribe('weir:exchange:finish', (message) => {
   const { exchange, outcome } = message as { exchange: Exchange; outcome: Outcome }
-  console.log(`${exchange.method} ${exchange.url} -> ${outcome.status} ${outcome.reason}, ${outcome.bytesOut} bytes in ${ms(outcome.durationMs)}`)
+  console.log(
+    `${exchange.method} ${exchange.url} -> ${outcome.status} ${outcome.reason}, ${outcome.bytesOut} bytes in ${ms(outcome.durationMs)}`,
+  )
 })
 subscribe('weir:upstream:state', (message) => {
   const { pool, upstream, from, to, reason } = message as { pool: string; upstream: Upstream; from: string; to: string; reason: string }

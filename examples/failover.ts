@@ -10,7 +10,11 @@ await using a = await testUpstream({ '*': 'a' }, { name: 'a' })
 await using b = await testUpstream({ '*': 'b' }, { name: 'b' })
 
 let tries = 0
-const count = { onFinish: (outcome: Outcome): void => void (tries += outcome.attempts.length) }
+const count = {
+  onFinish(outcome: Outcome): void {
+    tries += outcome.attempts.length
+  },
+}
 await using proxy = createProxy({
   upstreams: [
     { id: 'a', url: a.url },

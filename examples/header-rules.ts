@@ -33,7 +33,14 @@ await using proxy = createProxy({
 
 const got = await proxy.inject({
   url: '/app/headers',
-  headers: { host: 'www.example.com', 'X-Debug': '1', 'X-Old': 'kept', 'X-Forwarded-For': '203.0.113.7', Connection: 'close, X-Hop', 'X-Hop': '1' },
+  headers: {
+    host: 'www.example.com',
+    'X-Debug': '1',
+    'X-Old': 'kept',
+    'X-Forwarded-For': '203.0.113.7',
+    Connection: 'close, X-Hop',
+    'X-Hop': '1',
+  },
 })
 const { url, rawHeaders } = JSON.parse(got.text()) as Echo
 console.log(`the upstream got ${url} with`)

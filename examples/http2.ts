@@ -14,18 +14,20 @@ const server = proxy.attach(createSecureServer({ ...localhost, allowHTTP1: true 
 await once(server, 'listening')
 
 const session = connect(`https://localhost:${(server.address() as AddressInfo).port}`, { ca })
-const streams = ['/one', '/two'].map((path) => session.request({ ':path': path, 'x-note': 'on one connection' }))
-for (const stream of streams) {
+
+async function get(path: string): Promise<string> {
+  const stream = session.request({ ':path': path })
+  const answered = once(stream, 'response') as Promise<[Record<string, unknown>]>
   let text = ''
-  stream.setEncoding('utf8').on('data', (chunk: string) => {
-    text += chunk
-  })
-  const [head] = (await once(stream, 'response')) as [Record<string, unknown>]
-  await once(stream, 'end')
+  stream.setEncoding('utf8')
+  for await (const chunk of stream) text += chunk
+  const [head] = await answered
   const { url, rawHeaders } = JSON.parse(text) as Echo
-  const host = rawHeaders[rawHeaders.indexOf('Host') + 1]
-  console.log(`${session.alpnProtocol} ${head[':status']}: the upstream got ${url} with Host: ${host}`)
+  const host = rawHeaders.find((_, index) => rawHeaders[index - 1]?.toLowerCase() === 'host')
+  return `${session.alpnProtocol} ${head[':status']}: the upstream got ${url} with Host: ${host}`
 }
+
+console.log(await Promise.all([get('/one'), get('/two')])) // two streams of one connection
 
 session.close()
 server.close()

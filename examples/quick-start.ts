@@ -7,7 +7,9 @@ import { createProxy } from '@weir/core'
 const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port
 
 // Two services to stand behind the proxy.
-const services = ['a', 'b'].map((name) => createServer((req, res) => res.end(`${name} got ${req.method} ${req.url}`)).listen(0, '127.0.0.1'))
+const services = ['a', 'b'].map((name) =>
+  createServer((req, res) => res.end(`${name} got ${req.method} ${req.url}`)).listen(0, '127.0.0.1'),
+)
 await Promise.all(services.map((service) => once(service, 'listening')))
 
 const proxy = createProxy({ upstreams: services.map((service) => `http://127.0.0.1:${portOf(service)}`) })

@@ -8,18 +8,12 @@ const shout: Stage = {
   name: 'shout',
   handle: () => ({
     onResponse(response) {
-      if (!response.hasBody || !response.headers.get('content-type')?.startsWith('text/plain')) return
-      // A body in another coding is not text yet.
-      if (response.headers.has('content-encoding')) return
-      response.transform(
-        new Transform({
-          transform(chunk: Buffer, _encoding, done) {
-            done(null, chunk.toString('latin1').toUpperCase())
-          },
-        }),
-      )
+      const { headers } = response
+      // A body in a content coding is not text yet.
+      if (!response.hasBody || !headers.get('content-type')?.startsWith('text/plain') || headers.has('content-encoding')) return
+      response.transform(new Transform({ transform: (chunk: Buffer, _, done) => done(null, chunk.toString('latin1').toUpperCase()) }))
       // The validator belonged to other bytes. Content-Length is core's to drop.
-      response.headers.delete('etag')
+      headers.delete('etag')
     },
   }),
 }
@@ -31,7 +25,9 @@ const meter: Stage = {
     onResponse(response, exchange) {
       let bytes = 0
       response.tap({
-        onChunk: (chunk) => void (bytes += chunk.length),
+        onChunk(chunk) {
+          bytes += chunk.length
+        },
         onEnd: (complete) => console.log(`  ${exchange.url}: ${bytes} bytes, ${complete ? 'complete' : 'broken off'}`),
       })
     },

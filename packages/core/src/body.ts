@@ -67,7 +67,7 @@ export class BufferedBody implements RequestBody {
 }
 
 /** The client's body, streaming. One reader at a time; a replay buffer behind it. */
-export class IncomingBody implements RequestBody, BodyFlow {
+export class IncomingBody implements RequestBody {
   readonly length: number | undefined
   readonly hasTrailers: boolean
   /** Client body bytes seen. */
@@ -115,18 +115,25 @@ export class IncomingBody implements RequestBody, BodyFlow {
     if (this.#started) this.#req.pause()
     this.#reader = reader
     this.#cursor = 0
-    return this
+    // A flow of its own for every reader: the attempt that was given up may close, or drain, after the next one has opened.
+    return {
+      resume: () => {
+        if (this.#reader === reader) this.#resume()
+      },
+      close: () => {
+        if (this.#reader === reader) this.#close()
+      },
+    }
   }
 
-  resume(): void {
-    if (this.#reader === undefined) return
+  #resume(): void {
     this.#flowing = true
     if (this.#cursor >= 0 && !this.#deliverReplay()) return
     if (!this.#started) this.#attach()
     else if (!this.#ended) this.#req.resume()
   }
 
-  close(): void {
+  #close(): void {
     this.#reader = undefined
     this.#flowing = false
     if (this.#started && !this.#ended) this.#req.pause()

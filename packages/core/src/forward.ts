@@ -146,7 +146,7 @@ function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, 
 /** The last try died on a pooled connection: the others in that pool are as old, or the upstream has restarted. */
 function metStale(exchange: LiveExchange): boolean {
   const last = exchange.attempts.at(-2)
-  return last !== undefined && last.reused && last.error?.code === 'ERR_UPSTREAM_RESET'
+  return last?.reused === true && last.error?.code === 'ERR_UPSTREAM_RESET'
 }
 
 function targetFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): string {
@@ -204,10 +204,16 @@ function setLength(fields: string[], length: number): void {
 /** Tries have run out: the last real response, if one was kept whole, else the error. */
 function giveUp(exchange: LiveExchange, error: ProxyError): void {
   const { stash } = exchange
-  if (stash?.complete === true && error.code !== 'ERR_STAGE') {
+  if (stash === undefined || error.code === 'ERR_STAGE') exchange.core.fail(exchange, error)
+  else if (stash.complete) {
     exchange.stash = undefined
     respondStash(exchange, stash)
-  } else exchange.core.fail(exchange, error)
+  } else {
+    // Its body is still on its way. Its own timeouts, and the deadline, bound the wait.
+    stash.onSettled = () => {
+      if (!exchange.finished) giveUp(exchange, error)
+    }
+  }
 }
 
 /** May this request be processed twice? */
@@ -449,6 +455,10 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     if (this.#mode === 'over') return
     this.#mode = 'over'
     this.#release()
+    const stash = this.#stash
+    if (stash === undefined) return
+    if (!stash.complete && this.#exchange.stash === stash) this.#exchange.stash = undefined
+    stash.onSettled?.()
   }
 
   #release(): void {

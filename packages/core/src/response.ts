@@ -30,7 +30,8 @@ export class Stash {
   chunks: Buffer[] = []
   bytes: number = 0
   complete: boolean = false
-  trailers: string[] | undefined = undefined
+  /** Set when tries have run out before this was complete; called when it is, or will never be. */
+  onSettled: (() => void) | undefined = undefined
 
   constructor(status: number, reason: string, headers: string[], upstream: Upstream) {
     this.status = status

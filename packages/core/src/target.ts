@@ -6,7 +6,7 @@
 import { ProxyError } from './errors.ts'
 
 const separator = '(?:[/\\\\]|%2f|%5c)'
-const climbing = new RegExp(`(?:^|${separator})(?:\\.|%2e){2}(?:$|[?;]|${separator}|%3b|%00|%23|%3f)`, 'i')
+const climbing = new RegExp(`(?:^|${separator})(?:\\.|%2e){2}(?:$|[?;#\\0]|${separator}|%3b|%00|%23|%3f)`, 'i')
 
 /** Segment-aware: `/api` covers `/api`, `/api/` and `/api?x`, not `/apix`. `prefix` is without a trailing slash. */
 export function hasPrefix(url: string, prefix: string): boolean {
@@ -25,8 +25,15 @@ export function stripPrefix(url: string, prefix: string): string {
 /** @throws ProxyError ERR_TARGET */
 export function refuseClimbing(url: string): void {
   const query = url.indexOf('?')
-  if (climbing.test(query < 0 ? url : url.slice(0, query))) {
-    throw new ProxyError('ERR_TARGET', { message: 'The target climbs out of its base path (some spelling of "..").' })
+  let path = query < 0 ? url : url.slice(0, query)
+  // Servers in a row may each decode once: every depth is looked at. Each pass shortens the path, so this ends.
+  for (;;) {
+    if (climbing.test(path))
+      throw new ProxyError('ERR_TARGET', { message: 'The target climbs out of its base path (some spelling of "..").' })
+    if (!path.includes('%')) return
+    const decoded = path.replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+    if (decoded === path) return
+    path = decoded
   }
 }
 

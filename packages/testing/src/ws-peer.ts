@@ -11,7 +11,8 @@ import { noDeadline } from './watch.ts'
 import type { Ending } from './wire.ts'
 import { encodeClose, encodeFrame, type Fragments, readMessage, type WsMessage } from './ws-frames.ts'
 
-export interface WsPeer {
+/** One end of an open WebSocket. Disposing of it closes the connection at once. */
+export interface WsPeer extends AsyncDisposable {
   /** The head of the 101, as the client received it; for the upstream's end, the head of the request. */
   readonly head: RawHead
   /** The subprotocol that was agreed on. */
@@ -65,7 +66,7 @@ export class WsRefused extends Error {
  * Opens a WebSocket. Whoever opens it ends it: `await using`, `end` or `reset`.
  * @throws WsRefused with the response when it is not a 101
  */
-export async function wsConnect(port: number, options: WsConnectOptions = {}): Promise<WsPeer & AsyncDisposable> {
+export async function wsConnect(port: number, options: WsConnectOptions = {}): Promise<WsPeer> {
   const { path = '/', headers = [], protocols = [], early } = options
   const connection = await rawConnect(port, options)
   try {
@@ -78,14 +79,7 @@ export async function wsConnect(port: number, options: WsConnectOptions = {}): P
     const response = await connection.readResponse()
     if (response.status !== 101) throw new WsRefused(response)
     if (response.header('sec-websocket-accept') !== accept(key)) throw new Error('the Sec-WebSocket-Accept of the 101 does not fit the key')
-    const peer = wsPeer(connection, (bytes) => connection.write(bytes), response, true)
-    return Object.defineProperties(
-      {},
-      {
-        ...Object.getOwnPropertyDescriptors(peer),
-        [Symbol.asyncDispose]: { value: () => connection[Symbol.asyncDispose]() },
-      },
-    ) as WsPeer & AsyncDisposable
+    return wsPeer(connection, (bytes) => connection.write(bytes), response, response.header('sec-websocket-protocol'), true)
   } catch (error) {
     connection.destroy()
     throw error
@@ -132,16 +126,11 @@ export async function wsUpstream(options: WsUpstreamOptions = {}): Promise<WsUps
     const agreed = protocol === undefined ? [] : ['Sec-WebSocket-Protocol', protocol]
     const head = `HTTP/1.1 101 Switching Protocols\r\n${lines([...handshakeAnswer(request), ...agreed, ...headers])}\r\n`
     await connection.send(Buffer.concat([Buffer.from(head, 'latin1'), ...first.map((text) => encodeFrame('text', text, false))]))
-    const agreedHead = { ...request, headers: [...request.headers.filter((_, i, all) => !isProtocol(all[i - (i % 2)])), ...agreed] }
-    const peer = wsPeer(connection, (bytes) => connection.send(bytes), agreedHead, false)
+    const peer = wsPeer(connection, (bytes) => connection.send(bytes), request, protocol, false)
     peers.push(peer)
     await script(peer)
   }, rest)
-  return Object.defineProperties({}, { ...Object.getOwnPropertyDescriptors(upstream), peers: { value: peers } }) as WsUpstream
-}
-
-function isProtocol(name: string | undefined): boolean {
-  return name?.toLowerCase() === 'sec-websocket-protocol'
+  return Object.assign(upstream, { peers })
 }
 
 /** Sends back what comes, answers pings, answers a close and ends. */
@@ -163,17 +152,20 @@ interface Line {
   readBytes(count: number, deadline?: number): Promise<Buffer>
   end(): void
   reset(): void
+  destroy(): void
   pause(): void
   resume(): void
   readonly ending: Ending
   readonly closed: Promise<Ending>
 }
 
-function wsPeer(line: Line, write: (bytes: string | Uint8Array) => Promise<boolean>, head: RawHead, client: boolean): WsPeer {
+type Write = (bytes: string | Uint8Array) => Promise<boolean>
+
+function wsPeer(line: Line, write: Write, head: RawHead, protocol: string | undefined, client: boolean): WsPeer {
   const fragments: Fragments = { opcode: undefined, parts: [] }
   return {
     head,
-    protocol: fieldValues(head.headers, 'sec-websocket-protocol')[0],
+    protocol,
     send: (message) => write(encodeFrame(typeof message === 'string' ? 'text' : 'binary', message, client)),
     sendFragments: (parts) =>
       write(Buffer.concat(parts.map((part, i) => encodeFrame(i === 0 ? 'text' : 'continuation', part, client, i === parts.length - 1)))),
@@ -192,6 +184,7 @@ function wsPeer(line: Line, write: (bytes: string | Uint8Array) => Promise<boole
     get closed() {
       return line.closed
     },
+    [Symbol.asyncDispose]: async () => line.destroy(),
   }
 }
 

@@ -404,7 +404,9 @@ class Call implements Dispatcher.DispatchHandler, UpstreamCall {
       this.#done = true
       return
     }
-    this.#connection.list.give(this.#connection)
+    // Not one that never connected: a retry in this very tick would be put on a client that undici is still clearing up (it asserts that the
+    // queue is empty afterwards).
+    if (this.sent) this.#connection.list.give(this.#connection)
     this.fail(toProxyError(error, phase, this.#connection.list.upstream))
   }
 

@@ -6,13 +6,10 @@ import assert from 'node:assert/strict'
 import type { Transport, TransportTimeouts, Upstream, UpstreamRequest } from '@weir/core'
 import { everyRequest, type RawUpstream, type RawUpstreamOptions, rawUpstream, type UpstreamScript } from '../../raw-upstream.ts'
 import { defaultDeadline, Watch } from '../../watch.ts'
+import type { ConformanceCase } from '../case.ts'
 import { Recorder, type RecorderOptions } from './recorder.ts'
 
-/** A test of any runner: it passes when `run` resolves. */
-export interface ConformanceCase {
-  readonly name: string
-  run(): Promise<void>
-}
+export type { ConformanceCase }
 
 export interface TransportFactoryOptions {
   readonly tls?: { readonly ca?: string; readonly insecure?: boolean }
