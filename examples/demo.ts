@@ -50,7 +50,7 @@ function watch(index: number): void {
     watch(index)
   })
 }
-backends.forEach((_, index) => watch(index))
+for (const index of backends.keys()) watch(index)
 
 const line = (label: string, text: string): string => `  ${label.padEnd(34)}${text}`
 console.log(`Weir demo on ${origin}\n`)

@@ -1,5 +1,5 @@
 /** Inside a Fastify application, as an encapsulated plugin: its body parsers do not touch what is proxied. */
-import { createProxy, type Proxy as WeirProxy } from '@weir/core'
+import { createProxy, type ReverseProxy as WeirProxy } from '@weir/core'
 import { type Echo, echo, testUpstream } from '@weir/testing'
 import { type FastifyInstance, fastify } from 'fastify'
 

@@ -1,6 +1,6 @@
 /** The live table of the demo: what each upstream did in the last second and since the start, drawn over itself on a terminal. */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import type { AttemptOutcome, Proxy } from '@weir/core'
+import type { AttemptOutcome, ReverseProxy } from '@weir/core'
 
 interface Row {
   requests: number
@@ -13,7 +13,7 @@ const states = { up: '\x1b[32mup\x1b[0m      ', down: '\x1b[31mdown\x1b[0m    ',
 
 export class Board {
   readonly #rows = new Map<string, Row>()
-  readonly #proxy: Proxy
+  readonly #proxy: ReverseProxy
   readonly #names: ReadonlyMap<string, string>
   readonly #live: boolean
   #drawn = 0
@@ -21,7 +21,7 @@ export class Board {
   clientErrors = 0
 
   /** @param names upstream id to the name to show */
-  constructor(proxy: Proxy, names: ReadonlyMap<string, string>) {
+  constructor(proxy: ReverseProxy, names: ReadonlyMap<string, string>) {
     this.#proxy = proxy
     this.#names = names
     this.#live = process.stdout.isTTY === true

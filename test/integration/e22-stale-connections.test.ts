@@ -197,10 +197,7 @@ describe.each(transports)('E22 over %s', (_name, transport) => {
   it('the failure is never held against the upstream, retried or not', async () => {
     await using upstream = await rawUpstream(staleOnce('reset'))
     await using other = await rawUpstream(staleOnce('reset'))
-    await using proxy = await startProxy(
-      { upstreams: [upstream.url, other.url], health: [failureMemory({ failures: 1 })] },
-      { transport },
-    )
+    await using proxy = await startProxy({ upstreams: [upstream.url, other.url], health: [failureMemory({ failures: 1 })] }, { transport })
     for (let i = 0; i < 2; i++) await warm(proxy.port)
     // One that is retried, one that cannot be: both meet a stale connection.
     expect((await rawRequest(proxy.port, bodied('POST', 'pay 100'))).status).toBe(502)
@@ -221,10 +218,7 @@ describe.each(transports)('E22 over %s', (_name, transport) => {
     }
     await using upstream = await rawUpstream(resets)
     await using other = await rawUpstream(everyRequest(() => ok('fine')))
-    await using proxy = await startProxy(
-      { upstreams: [upstream.url, other.url], health: [failureMemory({ failures: 1 })] },
-      { transport },
-    )
+    await using proxy = await startProxy({ upstreams: [upstream.url, other.url], health: [failureMemory({ failures: 1 })] }, { transport })
     for (let i = 0; i < 2; i++) expect((await rawRequest(proxy.port, get())).status).toBe(200)
     expect(stateOf(proxy.proxy.pool?.get(upstream.url))).toBe('down')
     expect(stateOf(proxy.proxy.pool?.get(other.url))).toBe('up')

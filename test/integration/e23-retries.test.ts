@@ -2,11 +2,12 @@
  * E23. Retries choose a different upstream when one is available, respect the budget, honour `Retry-After` in seconds and date form, and
  * return the last real response when exhausted.
  */
+import type { HealthPolicy } from '@weir/core'
 import { everyRequest, faults, rawRequest, rawUpstream, refusedPort, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { manualClock } from './manual-clock.ts'
 import { get, head, ok } from './messages.ts'
-import { startProxy, transports, until } from './observed.ts'
+import { gate, startProxy, transports, until } from './observed.ts'
 
 /** Pauses between tries are somebody else's subject. */
 const now = { base: 0, max: 0 }
@@ -77,10 +78,7 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
     it('is down: then it gets nothing, and the same one does', async () => {
       await using flaky = await testUpstream({ '/': [503, 200] })
       await using drained = await testUpstream()
-      await using proxy = await startProxy(
-        { upstreams: [flaky.url, drained.url], retry: { on: [503], backoff: now } },
-        { transport },
-      )
+      await using proxy = await startProxy({ upstreams: [flaky.url, drained.url], retry: { on: [503], backoff: now } }, { transport })
       await proxy.proxy.pool?.drain(drained.url)
       expect((await rawRequest(proxy.port, get())).status).toBe(200)
       expect([flaky.count(), drained.count()]).toEqual([2, 0])
@@ -120,7 +118,10 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
         [false, 30],
       ] as const) {
         const before = upstream.count()
-        await using proxy = await startProxy({ upstreams: [upstream.url], retry: { attempts: 3, on: [503], backoff: now, budget } }, { transport })
+        await using proxy = await startProxy(
+          { upstreams: [upstream.url], retry: { attempts: 3, on: [503], backoff: now, budget } },
+          { transport },
+        )
         for (let i = 0; i < 10; i++) await rawRequest(proxy.port, get())
         expect(upstream.count() - before).toBe(tries)
       }
@@ -190,7 +191,9 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
     it.each(['4', new Date(Date.now() + 3_600_000).toUTCString(), '9999999999'])(
       'longer than `maxRetryAfter` (%s) ends the retries: the response goes to the client',
       async (value) => {
-        await using upstream = await testUpstream({ '/': [{ status: 503, headers: { 'Retry-After': value }, body: 'come back later' }, 200] })
+        await using upstream = await testUpstream({
+          '/': [{ status: 503, headers: { 'Retry-After': value }, body: 'come back later' }, 200],
+        })
         await using proxy = await startProxy({ upstreams: [upstream.url], retry, clock: manualClock() }, { transport })
         const response = await rawRequest(proxy.port, get())
         expect(response.status).toBe(503)
@@ -226,7 +229,10 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
   describe('when the tries have run out', () => {
     it('the last real response is returned, whole', async () => {
       await using first = await testUpstream({ '/': { status: 503, body: 'first is busy' } }, { name: 'first' })
-      await using second = await testUpstream({ '/': { status: 503, headers: { 'X-Why': 'load' }, body: 'second is busy' } }, { name: 'second' })
+      await using second = await testUpstream(
+        { '/': { status: 503, headers: { 'X-Why': 'load' }, body: 'second is busy' } },
+        { name: 'second' },
+      )
       await using proxy = await startProxy({ upstreams: [first.url, second.url], retry: { on: [503], backoff: now } }, { transport })
       const response = await rawRequest(proxy.port, get())
       const outcome = await proxy.outcome()
@@ -241,7 +247,10 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
 
     it.each([
       ['with a length', 'HTTP/1.1 503 Too Busy\r\nContent-Length: 5\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-Real: yes\r\n\r\nsorry'],
-      ['chunked', 'HTTP/1.1 503 Too Busy\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-Real: yes\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nsor\r\n2\r\nry\r\n0\r\n\r\n'],
+      [
+        'chunked',
+        'HTTP/1.1 503 Too Busy\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-Real: yes\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nsor\r\n2\r\nry\r\n0\r\n\r\n',
+      ],
       ['empty', 'HTTP/1.1 503 Too Busy\r\nContent-Length: 0\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-Real: yes\r\n\r\n'],
     ])('that is the kept one when the retry got none, its body %s', async (form, bytes) => {
       await using busy = await rawUpstream(everyRequest(() => bytes))
@@ -262,22 +271,23 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
     })
 
     it('also when its body comes later than the failure of the retry', async () => {
+      const failed = gate()
       await using busy = await rawUpstream(async (connection) => {
         await connection.readRequest()
         await connection.send('HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nso')
-        // The other one has refused by now.
-        await until('the retry has failed', () => proxy.outcomes.length > 0 || attempts() === 2 || undefined)
+        await failed.opened
         await connection.send('rry')
       })
       await using dead = await refusedPort()
-      let started = 0
-      const attempts = (): number => started
-      await using proxy = await startProxy(
-        {
-          upstreams: [busy.url, { url: dead.url, backup: true }],
-          retry: { on: ['connect', 503], backoff: now },
-          health: [{ name: 'count', attach() {}, onAttempt: (outcome) => void (outcome.error !== undefined && (started = 2)) }],
+      const watch: HealthPolicy = {
+        name: 'watch',
+        attach() {},
+        onAttempt: ({ error }) => {
+          if (error?.code === 'ERR_CONNECT_REFUSED') failed.open()
         },
+      }
+      await using proxy = await startProxy(
+        { upstreams: [busy.url, { url: dead.url, backup: true }], retry: { on: ['connect', 503], backoff: now }, health: [watch] },
         { transport },
       )
       const response = await rawRequest(proxy.port, get())
@@ -300,7 +310,11 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
       await using busy = await testUpstream({ '/': { status: 503, body: 'x'.repeat(200_000) } })
       await using dead = await refusedPort()
       await using proxy = await startProxy(
-        { upstreams: [busy.url, { url: dead.url, backup: true }], retry: { on: ['connect', 503], backoff: { base: 50, max: 50 } }, random: () => 1 },
+        {
+          upstreams: [busy.url, { url: dead.url, backup: true }],
+          retry: { on: ['connect', 503], backoff: { base: 50, max: 50 } },
+          random: () => 1,
+        },
         { transport },
       )
       const response = await rawRequest(proxy.port, get())
@@ -311,7 +325,10 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
     it('without any real response, the error is that of the last try', async () => {
       await using hangup = await testUpstream({ '/': faults.hangUp() })
       await using dead = await refusedPort()
-      await using proxy = await startProxy({ upstreams: [hangup.url, { url: dead.url, backup: true }], retry: { backoff: now } }, { transport })
+      await using proxy = await startProxy(
+        { upstreams: [hangup.url, { url: dead.url, backup: true }], retry: { backoff: now } },
+        { transport },
+      )
       const response = await rawRequest(proxy.port, get())
       expect(response.status).toBe(502)
       expect(response.header('proxy-status')).toContain('ERR_CONNECT_REFUSED')
@@ -338,7 +355,10 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
   describe('a status', () => {
     it('is retried for idempotent methods only', async () => {
       await using upstream = await testUpstream({ '/': 503 })
-      await using proxy = await startProxy({ upstreams: [upstream.url], retry: { on: [503], backoff: now, idempotencyKey: true } }, { transport })
+      await using proxy = await startProxy(
+        { upstreams: [upstream.url], retry: { on: [503], backoff: now, idempotencyKey: true } },
+        { transport },
+      )
       const post = (...lines: string[]): string => `${head('POST', '/', 'Content-Length: 2', ...lines)}hi`
       for (const [request, tries] of [
         [get(), 2],

@@ -96,10 +96,7 @@ describe.each(transports)('failover over %s', (_name, transport) => {
     async function retried(answer: Parameters<typeof testUpstream>[0], request: string, options: Partial<ProxyOptions>): Promise<number[]> {
       await using bad = await testUpstream(answer)
       await using good = await testUpstream({ '*': 'good' })
-      await using proxy = await startProxy(
-        { upstreams: [bad.url, { url: good.url, backup: true }], health: [], ...options },
-        { transport },
-      )
+      await using proxy = await startProxy({ upstreams: [bad.url, { url: good.url, backup: true }], health: [], ...options }, { transport })
       const { status } = await rawRequest(proxy.port, request)
       return [status, bad.count(), good.count()]
     }
@@ -171,7 +168,9 @@ describe.each(transports)('failover over %s', (_name, transport) => {
     })
 
     it('per-try timeout: never longer than `timeouts.head`', async () => {
-      expect(await retried({ '*': faults.stall() }, get(), { retry: { perTryTimeout: '30s' }, timeouts: { head: 150 } })).toEqual([504, 1, 0])
+      expect(await retried({ '*': faults.stall() }, get(), { retry: { perTryTimeout: '30s' }, timeouts: { head: 150 } })).toEqual([
+        504, 1, 0,
+      ])
     })
 
     it('total deadline: ends a wait for the next try', async () => {
@@ -226,7 +225,12 @@ describe.each(transports)('failover over %s', (_name, transport) => {
       expect(waits).toEqual([50, 100, 200, 250, 250])
 
       await using others = await startProxy(
-        { upstreams: [dead.url, { url: 'http://127.0.0.1:1', backup: true }], health: [], clock, retry: { backoff: { base: 100, max: 500 } } },
+        {
+          upstreams: [dead.url, { url: 'http://127.0.0.1:1', backup: true }],
+          health: [],
+          clock,
+          retry: { backoff: { base: 100, max: 500 } },
+        },
         { transport },
       )
       expect((await rawRequest(others.port, get())).status).toBe(502)
@@ -247,7 +251,10 @@ describe.each(transports)('failover over %s', (_name, transport) => {
     it('client gone: nobody waits, nothing is retried', async () => {
       await using hole = await blackHolePort()
       await using good = await testUpstream()
-      await using proxy = await startProxy({ upstreams: [hole.url, { url: good.url, backup: true }], timeouts: { connect: 300 } }, { transport })
+      await using proxy = await startProxy(
+        { upstreams: [hole.url, { url: good.url, backup: true }], timeouts: { connect: 300 } },
+        { transport },
+      )
       await using client = await rawConnect(proxy.port)
       await client.write(get())
       await until('it is being sent', () => proxy.proxy.stats().inflight === 1)

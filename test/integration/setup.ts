@@ -13,7 +13,7 @@ import {
   type Exchange,
   httpProxyTransport,
   type Outcome,
-  type Proxy as WeirProxy,
+  type ReverseProxy as WeirProxy,
   type ProxyOptions,
   type Stage,
   type Transport,

@@ -54,7 +54,7 @@ export interface ProxyStats {
 }
 
 /** A request listener with a few methods. `req` and `res` are node's, of HTTP/1 or of the HTTP/2 compatibility API. */
-export interface Proxy extends AsyncDisposable {
+export interface ReverseProxy extends AsyncDisposable {
   // biome-ignore lint/suspicious/noExplicitAny: node types the listeners of http and http2 apart, frameworks extend them further
   (req: any, res: any, next?: (error?: unknown) => void): void
   /** For `server.on('upgrade', proxy.upgrade)`. Sockets that no route takes are left alone when somebody else listens, else answered 404. */
@@ -73,7 +73,7 @@ export interface Proxy extends AsyncDisposable {
 }
 
 /** @throws OptionsError with everything that was wrong */
-export function createProxy(options: ProxyOptions): Proxy {
+export function createProxy(options: ProxyOptions): ReverseProxy {
   const core = new ProxyCore(readProxyOptions(options))
   const listener = (req: IncomingMessage, res: ServerResponse, next?: (error?: unknown) => void): void => core.handle(req, res, next, false)
   const proxy = Object.assign(listener, {

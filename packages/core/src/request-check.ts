@@ -37,6 +37,12 @@ const hostPattern = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]+)(?::[0-
 const absoluteForm = /^https?:\/\/([^/?#]*)(.*)$/i
 const digits = /^[0-9]{1,15}$/
 
+function isHost(text: string): boolean {
+  if (!hostPattern.test(text)) return false
+  const colon = text.lastIndexOf(':')
+  return colon < 0 || text.endsWith(']') || Number(text.slice(colon + 1)) <= 65_535
+}
+
 /** By what the request is, not by what it says: node's HTTP/1 parser takes `GET / HTTP/2.0` as well. */
 export function isHttp2(req: IncomingMessage): boolean {
   return req.httpVersionMajor === 2 && 'stream' in req
@@ -102,7 +108,7 @@ function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
     if (coding.toLowerCase() !== 'chunked') throw new ProxyError('ERR_TRANSFER_CODING')
   }
   // A connection nearly always names one host: comparing is cheaper than matching.
-  if (host === undefined ? !old : host !== known.validHost && !hostPattern.test(host)) throw new ProxyError('ERR_HOST')
+  if (host === undefined ? !old : host !== known.validHost && !isHost(host)) throw new ProxyError('ERR_HOST')
   known.validHost = host
 
   let url = req.url as string
@@ -110,7 +116,7 @@ function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
   if (url.charCodeAt(0) !== 0x2f && !(url === '*' && req.method === 'OPTIONS')) {
     const match = absoluteForm.exec(url)
     const authority = match?.[1] as string
-    if (match === null || !hostPattern.test(authority)) throw new ProxyError('ERR_TARGET')
+    if (match === null || !isHost(authority)) throw new ProxyError('ERR_TARGET')
     if (host !== undefined && !sameAuthority(host, authority)) throw new ProxyError('ERR_HOST')
     // RFC 9112 §3.2.2: the authority of the target replaces Host.
     fields = withHost(raw, authority)
@@ -179,7 +185,7 @@ function checkHttp2(req: IncomingMessage): RequestFacts {
   }
   if (authority !== undefined && host !== undefined && !sameAuthority(authority, host)) throw new ProxyError('ERR_HOST')
   const name = authority ?? host
-  if (name === undefined || !hostPattern.test(name)) throw new ProxyError('ERR_HOST')
+  if (name === undefined || !isHost(name)) throw new ProxyError('ERR_HOST')
   fields[1] = name
   if (cookie !== undefined) fields[fields.indexOf('Cookie') + 1] = cookie
   const url = req.url as string

@@ -243,7 +243,10 @@ function statusMayHaveLength(status: number): boolean {
 
 /** Sends the head as the hooks left it. Undefined when node refused it; the exchange has failed then. */
 function commit(exchange: LiveExchange, head: ResponseHead, sender: UpstreamCall | Readable | undefined): ResponsePump | undefined {
-  const fields = head.headers.raw
+  // Hooks may have set what belongs to the connection or frames the message; only their wish to close it is heard.
+  if (/(?:^|,)\s*close\s*(?:,|$)/i.test(head.headers.get('connection') ?? '')) exchange.res.shouldKeepAlive = false
+  const fields = [...head.headers.raw]
+  keepEndToEnd(fields, exchange.facts?.takesTrailers === true && head.hasBody)
   if (!Number.isInteger(head.status) || !writeHead(exchange, head.status, head.reason, fields)) {
     exchange.core.fail(exchange, new ProxyError(head.upstream === undefined ? 'ERR_STAGE' : 'ERR_UPSTREAM_STATUS'))
     return undefined

@@ -3,6 +3,8 @@
  * They run over real sockets against upstreams that say exactly what the case needs, since almost everything that goes wrong between a
  * proxy and an upstream goes wrong in framing, in the order of events, or in how a connection ends.
  */
+import assert from 'node:assert/strict'
+import type { ConformanceCase } from './case.ts'
 import { abortCases } from './transport/aborts.ts'
 import { connectingCases } from './transport/connecting.ts'
 import { connectionCases } from './transport/connections.ts'
@@ -13,7 +15,8 @@ import { interimCases } from './transport/interims.ts'
 import { malformedCases } from './transport/malformed.ts'
 import { requestBodyCases } from './transport/request-bodies.ts'
 import { responseBodyCases } from './transport/response-bodies.ts'
-import type { ConformanceCase, DeclaredDeviations, TransportFactory } from './transport/rig.ts'
+import { type DeclaredDeviations, type TransportFactory, testCase } from './transport/rig.ts'
+import { tunnelCases } from './transport/tunnels.ts'
 import { upgradeCases } from './transport/upgrades.ts'
 
 /**
@@ -32,6 +35,10 @@ export function transportConformance(makeTransport: TransportFactory, declared: 
     ...flowCases(makeTransport),
     ...abortCases(makeTransport),
     ...malformedCases(makeTransport),
-    ...upgradeCases(makeTransport, declared),
+    ...(declared.upgrade === false ? noUpgrade(makeTransport) : [...upgradeCases(makeTransport), ...tunnelCases(makeTransport)]),
   ]
+}
+
+function noUpgrade(makeTransport: TransportFactory): ConformanceCase[] {
+  return [testCase('there is no upgrade, as declared', makeTransport, async ({ transport }) => assert.equal(transport.upgrade, undefined))]
 }
