@@ -46,7 +46,10 @@ describe.each(transports)('E1 over %s: A request field named in Connection', (_,
     it('also when it is a well-known one: the sender meant it for us', async () => {
       await using upstream = await okUpstream()
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
-      await rawRequest(running.port, get('Connection: Cookie, Authorization, Accept', 'Cookie: a=1', 'Authorization: Basic eA==', 'Accept: */*'))
+      await rawRequest(
+        running.port,
+        get('Connection: Cookie, Authorization, Accept', 'Cookie: a=1', 'Authorization: Basic eA==', 'Accept: */*'),
+      )
       const seen = names(upstream.requests[0] as RawRequest)
       for (const name of ['cookie', 'authorization', 'accept']) expect(seen).not.toContain(name)
     })
@@ -59,7 +62,13 @@ describe.each(transports)('E1 over %s: A request field named in Connection', (_,
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
       const response = await rawRequest(
         running.port,
-        get('Connection: Upgrade, X-Secret, X-Forwarded-For', 'Upgrade: websocket', 'X-Secret: 1', 'Sec-WebSocket-Key: k', 'Sec-WebSocket-Version: 13'),
+        get(
+          'Connection: Upgrade, X-Secret, X-Forwarded-For',
+          'Upgrade: websocket',
+          'X-Secret: 1',
+          'Sec-WebSocket-Key: k',
+          'Sec-WebSocket-Version: 13',
+        ),
       )
       expect(response.status).toBe(403)
       const [request] = upstream.requests
@@ -116,10 +125,7 @@ describe.each(transports)('E1 over %s: A request field named in Connection', (_,
 
     it('the forwarding fields and Via', async () => {
       await using upstream = await okUpstream()
-      await using running = await startProxy(
-        { upstreams: [upstream.url], via: 'edge', forwarding: { forwarded: true } },
-        { transport },
-      )
+      await using running = await startProxy({ upstreams: [upstream.url], via: 'edge', forwarding: { forwarded: true } }, { transport })
       await rawRequest(
         running.port,
         get(
@@ -161,7 +167,9 @@ describe.each(transports)('E1 over %s: A request field named in Connection', (_,
 
     it('credentials that a stage injects', async () => {
       await using upstream = await okUpstream()
-      const credentials = () => ({ onAttempt: (headers: { set(name: string, value: string): unknown }) => void headers.set('X-User', 'u1') })
+      const credentials = () => ({
+        onAttempt: (headers: { set(name: string, value: string): unknown }) => void headers.set('X-User', 'u1'),
+      })
       await using running = await startProxy({ upstreams: [upstream.url], use: [credentials] }, { transport })
       await rawRequest(running.port, get('Connection: X-User', 'X-User: root'))
       expect(upstream.requests[0]?.all('x-user')).toEqual(['u1'])
@@ -178,7 +186,10 @@ describe.each(transports)('E1 over %s: A request field named in Connection', (_,
   it('leaves a request without nominations alone: nothing else is dropped', async () => {
     await using upstream = await rawUpstream(everyRequest(() => 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
     await using running = await startProxy({ upstreams: [upstream.url], forwarding: { xForwarded: false } }, { transport })
-    await rawRequest(running.port, get('Accept: a', 'X-One: 1', 'x-one: 2', 'Cookie: c=1', 'User-Agent: raw', 'Connection: keep-alive, , close'))
+    await rawRequest(
+      running.port,
+      get('Accept: a', 'X-One: 1', 'x-one: 2', 'Cookie: c=1', 'User-Agent: raw', 'Connection: keep-alive, , close'),
+    )
     const fields = upstream.requests[0]?.fields.filter((line) => !/^(?:connection|host):/i.test(line))
     expect(fields).toEqual(['Accept: a', 'X-One: 1', 'x-one: 2', 'Cookie: c=1', 'User-Agent: raw'])
   })

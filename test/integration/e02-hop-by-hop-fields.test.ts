@@ -35,7 +35,10 @@ describe.each(transports)('E2 over %s: Hop-by-hop fields', (_, transport) => {
     it('Upgrade: h2c with everything that belongs to it is answered as the plain request that it also is', async () => {
       await using upstream = await okUpstream()
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
-      const response = await rawRequest(running.port, get('Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA'))
+      const response = await rawRequest(
+        running.port,
+        get('Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA'),
+      )
       expect([response.status, response.text()]).toEqual([200, 'ok'])
       expect(upstream.requests[0]?.all('upgrade')).toEqual([])
       expect(upstream.requests[0]?.all('http2-settings')).toEqual([])
@@ -81,7 +84,12 @@ describe.each(transports)('E2 over %s: Hop-by-hop fields', (_, transport) => {
       await using upstream = await okUpstream()
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport, http2: true })
       await using client = await h2Client(running.port)
-      const response = await client.request({ 'proxy-authorization': 'Basic c2VjcmV0', 'proxy-authenticate': 'Basic', te: 'trailers', 'x-public': '1' })
+      const response = await client.request({
+        'proxy-authorization': 'Basic c2VjcmV0',
+        'proxy-authenticate': 'Basic',
+        te: 'trailers',
+        'x-public': '1',
+      })
       expect(response.status).toBe(200)
       const [request] = upstream.requests
       expect(request?.all('proxy-authorization')).toEqual([])
@@ -129,7 +137,9 @@ describe.each(transports)('E2 over %s: Hop-by-hop fields', (_, transport) => {
     })
 
     it("the upstream's Transfer-Encoding: the client's framing is its own", async () => {
-      await using upstream = await rawUpstream(everyRequest(() => 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\nok\r\n0\r\n\r\n'))
+      await using upstream = await rawUpstream(
+        everyRequest(() => 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\nok\r\n0\r\n\r\n'),
+      )
       await using h1 = await startProxy({ upstreams: [upstream.url] }, { transport })
       const response = await rawRequest(h1.port, get())
       expect([response.framing, response.all('transfer-encoding'), response.text()]).toEqual(['chunked', ['chunked'], 'ok'])
@@ -143,7 +153,10 @@ describe.each(transports)('E2 over %s: Hop-by-hop fields', (_, transport) => {
 
     it("a web server's `Connection: Upgrade` beside a 200 does not disturb an HTTP/2 client", async () => {
       await using upstream = await rawUpstream(
-        everyRequest(() => 'HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade, Keep-Alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok'),
+        everyRequest(
+          () =>
+            'HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade, Keep-Alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok',
+        ),
       )
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport, http2: true })
       await using client = await h2Client(running.port)

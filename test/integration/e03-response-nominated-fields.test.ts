@@ -80,7 +80,9 @@ describe.each(transports)('E3 over %s: A response field named by the upstream in
   it('is removed before a hook sees it', async () => {
     await using upstream = await upstreamWith('Connection: X-Hop', 'X-Hop: 1', 'X-Public: 2')
     const seen: string[] = []
-    const look = () => ({ onResponse: (response: { headers: Iterable<[string, string]> }) => void seen.push(...[...response.headers].flat()) })
+    const look = () => ({
+      onResponse: (response: { headers: Iterable<[string, string]> }) => void seen.push(...[...response.headers].flat()),
+    })
     await using running = await startProxy({ upstreams: [upstream.url], use: [look] }, { transport })
     await rawRequest(running.port, get)
     expect(seen.map((text) => text.toLowerCase())).not.toContain('x-hop')

@@ -21,7 +21,10 @@ function closingUpstream(response: string): Promise<RawUpstream> {
 describe.each(transports)("E4 over %s: The upstream's end of its connection", (_, transport) => {
   it.each([
     ['by Connection: close', 'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok'],
-    ['by Connection: close, on a chunked body', 'HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n'],
+    [
+      'by Connection: close, on a chunked body',
+      'HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n',
+    ],
     ['as HTTP/1.0', 'HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok'],
     ['as the end of a body without length', 'HTTP/1.1 200 OK\r\n\r\nok'],
     ['as the end of an HTTP/1.0 body', 'HTTP/1.0 200 OK\r\n\r\nok'],

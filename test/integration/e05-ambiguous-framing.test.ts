@@ -10,7 +10,8 @@ import { okUpstream, type RunningProxy, startProxy, transports, until } from './
 /** A body that is a request: if any reading of the framing leaves it over, it becomes one. */
 const smuggled = 'GET /admin HTTP/1.1\r\nHost: public.test\r\n\r\n'
 
-const post = (...fields: string[]): string => `POST /first HTTP/1.1\r\nHost: public.test\r\n${fields.map((line) => `${line}\r\n`).join('')}\r\n`
+const post = (...fields: string[]): string =>
+  `POST /first HTTP/1.1\r\nHost: public.test\r\n${fields.map((line) => `${line}\r\n`).join('')}\r\n`
 
 async function expectRefused(running: RunningProxy, upstream: RawUpstream, bytes: string, status = 400): Promise<void> {
   const response = await rawRequest(running.port, bytes, { until: 'close' })

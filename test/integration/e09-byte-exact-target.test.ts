@@ -83,7 +83,12 @@ describe.each(transports)('E9 over %s: Path and query', (_, transport) => {
     await using upstream = await okUpstream()
     const look = () => ({ onAttempt: () => {} })
     const routes = [
-      { match: { host: 'public.test', path: '/' }, pool: { upstreams: [upstream.url] }, use: [look], headers: { request: { set: { 'X-A': '1' } } } },
+      {
+        match: { host: 'public.test', path: '/' },
+        pool: { upstreams: [upstream.url] },
+        use: [look],
+        headers: { request: { set: { 'X-A': '1' } } },
+      },
     ]
     await using running = await startProxy({ routes }, { transport })
     await using client = await rawConnect(running.port)
@@ -139,10 +144,13 @@ describe('E9: A target', () => {
     expect(upstream.connections).toEqual([])
   })
 
-  it.each(['/a b', '/a\tb', '/a\x00b', '/a\x7fb', '/a\x01b', '/a\rb'])('with a control octet or a blank is refused with 400: %j', async (target) => {
-    await using upstream = await okUpstream()
-    await using running = await startProxy({ upstreams: [upstream.url] })
-    expect((await rawRequest(running.port, `GET ${target} HTTP/1.1\r\nHost: public.test\r\n\r\n`)).status).toBe(400)
-    expect(upstream.connections).toEqual([])
-  })
+  it.each(['/a b', '/a\tb', '/a\x00b', '/a\x7fb', '/a\x01b', '/a\rb'])(
+    'with a control octet or a blank is refused with 400: %j',
+    async (target) => {
+      await using upstream = await okUpstream()
+      await using running = await startProxy({ upstreams: [upstream.url] })
+      expect((await rawRequest(running.port, `GET ${target} HTTP/1.1\r\nHost: public.test\r\n\r\n`)).status).toBe(400)
+      expect(upstream.connections).toEqual([])
+    },
+  )
 })

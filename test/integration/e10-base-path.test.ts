@@ -10,14 +10,31 @@ import { h2Client } from './h2.ts'
 import { okUpstream, startProxy, transports } from './setup.ts'
 
 /** Every way in which `..` is one segment to somebody. */
-const dots = ['..', '%2e%2e', '%2E%2E', '.%2e', '.%2E', '%2e.', '%2E.', '%252e%252e', '%252E%252e', '.%252e', '%25252e%25252e', '%25%32%65%25%32%65']
+const dots = [
+  '..',
+  '%2e%2e',
+  '%2E%2E',
+  '.%2e',
+  '.%2E',
+  '%2e.',
+  '%2E.',
+  '%252e%252e',
+  '%252E%252e',
+  '.%252e',
+  '%25252e%25252e',
+  '%25%32%65%25%32%65',
+]
 const separators = ['/', '\\', '%2f', '%2F', '%5c', '%5C', '%252f', '%252F', '%255c', '%25252f']
 const parameters = [';', ';a=b', '%3b', '%3Ba', '%253b', ';/', ';jsessionid=1']
 const endings = ['%00', '%2500', '%23', '%3f', '%3Fx']
 
 const climbing: readonly string[] = [
   ...dots.flatMap((dot) => [`/${dot}`, `/${dot}/`, `/${dot}/secret`, `/a/${dot}/${dot}/secret`, `/${dot}?q=1`]),
-  ...separators.flatMap((separator) => [`/..${separator}secret`, `/a${separator}..${separator}..${separator}secret`, `/${separator}..${separator}secret`]),
+  ...separators.flatMap((separator) => [
+    `/..${separator}secret`,
+    `/a${separator}..${separator}..${separator}secret`,
+    `/${separator}..${separator}secret`,
+  ]),
   ...dots.flatMap((dot) => separators.map((separator) => `/a${separator}${dot}${separator}${dot}${separator}secret`)),
   ...dots.flatMap((dot) => parameters.map((parameter) => `/${dot}${parameter}/${dot}${parameter}/secret`)),
   ...endings.map((ending) => `/..${ending}`),
@@ -79,7 +96,10 @@ describe('E10: The judge of these tests', () => {
   })
 })
 
-const rules: readonly (readonly [name: string, settings: { base: string; route: { stripPrefix?: string; addPrefix?: string }; from: string; to: string }])[] = [
+const rules: readonly (readonly [
+  name: string,
+  settings: { base: string; route: { stripPrefix?: string; addPrefix?: string }; from: string; to: string },
+])[] = [
   ['a base path', { base: '/base', route: {}, from: '', to: '/base' }],
   ['a base path with a slash at its end', { base: '/base/', route: {}, from: '', to: '/base' }],
   ['a base path of two segments', { base: '/base/v1', route: {}, from: '', to: '/base/v1' }],
@@ -177,12 +197,19 @@ describe('E10: A prefix rule', () => {
 
   it('does not let what is left of a target choose another host', async () => {
     await using upstream = await okUpstream()
-    await using running = await startProxy({ routes: [{ match: { path: '/api' }, pool: { upstreams: [upstream.url] }, stripPrefix: true }] })
+    await using running = await startProxy({
+      routes: [{ match: { path: '/api' }, pool: { upstreams: [upstream.url] }, stripPrefix: true }],
+    })
     for (const target of ['/api//evil.test/a', '/api/@evil.test', '/api/http://evil.test/', '/api/\\evil.test']) {
       const response = await rawRequest(running.port, `GET ${target} HTTP/1.1\r\nHost: public.test\r\n\r\n`)
       expect(response.status).toBe(200)
     }
-    expect(upstream.requests.map((request) => request.target)).toEqual(['//evil.test/a', '/@evil.test', '/http://evil.test/', '/\\evil.test'])
+    expect(upstream.requests.map((request) => request.target)).toEqual([
+      '//evil.test/a',
+      '/@evil.test',
+      '/http://evil.test/',
+      '/\\evil.test',
+    ])
     expect(upstream.requests.map((request) => request.header('host'))).toEqual(Array(4).fill('public.test'))
   })
 
@@ -206,11 +233,14 @@ describe('E10: A prefix rule', () => {
     expect(upstream.connections).toEqual([])
   })
 
-  it.each(['/../a', '/a/..', '/%2e%2e', 'a', '/a?b', '/a#b', '/a b'])('is refused at createProxy when it climbs itself or is no path: %s', async (prefix) => {
-    const route = { pool: { upstreams: ['http://127.0.0.1:1'] } }
-    await expect(startProxy({ routes: [{ ...route, stripPrefix: prefix }] })).rejects.toMatchObject({ name: 'OptionsError' })
-    await expect(startProxy({ routes: [{ ...route, addPrefix: prefix }] })).rejects.toMatchObject({ name: 'OptionsError' })
-  })
+  it.each(['/../a', '/a/..', '/%2e%2e', 'a', '/a?b', '/a#b', '/a b'])(
+    'is refused at createProxy when it climbs itself or is no path: %s',
+    async (prefix) => {
+      const route = { pool: { upstreams: ['http://127.0.0.1:1'] } }
+      await expect(startProxy({ routes: [{ ...route, stripPrefix: prefix }] })).rejects.toMatchObject({ name: 'OptionsError' })
+      await expect(startProxy({ routes: [{ ...route, addPrefix: prefix }] })).rejects.toMatchObject({ name: 'OptionsError' })
+    },
+  )
 })
 
 describe.each(transports)('E10 over %s: A base path', (_, transport) => {

@@ -156,7 +156,14 @@ describe.each(transports)('E12 over %s: An HTTP/2 response', (_, transport) => {
 describe('E12: An HTTP/2 response made by the proxy', () => {
   it('carries no connection-specific field when a stage or a hook sets one', async () => {
     await using upstream = await okUpstream()
-    const fields = { Connection: 'close', 'Keep-Alive': 'timeout=1', 'Proxy-Connection': 'close', Upgrade: 'h2c', 'Transfer-Encoding': 'chunked', 'X-A': '1' }
+    const fields = {
+      Connection: 'close',
+      'Keep-Alive': 'timeout=1',
+      'Proxy-Connection': 'close',
+      Upgrade: 'h2c',
+      'Transfer-Encoding': 'chunked',
+      'X-A': '1',
+    }
     const stage = (exchange: { url: string }) => {
       if (exchange.url === '/reply') return { status: 200, headers: fields, body: 'hi' }
       return {

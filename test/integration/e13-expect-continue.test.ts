@@ -20,11 +20,10 @@ describe.each(transports)('E13 over %s: Expect: 100-continue', (_, transport) =>
   it('gets its 100 only after every stage has passed, then the body goes through', async () => {
     await using upstream = await okUpstream()
     const [first, second] = [gate(), gate()]
-    const running = await startProxy(
+    await using running = await startProxy(
       { upstreams: [upstream.url], use: [() => first.opened, () => second.opened, () => undefined] },
       { transport },
     )
-    await using _ = running
     await using client = await rawConnect(running.port)
     void client.write(expecting(5))
     await until('the exchange to begin', () => running.proxy.stats().inflight === 1)
@@ -40,7 +39,9 @@ describe.each(transports)('E13 over %s: Expect: 100-continue', (_, transport) =>
     void client.write('hello')
     const response = await client.readResponse()
     expect([response.status, response.interims, response.text()]).toEqual([200, [], 'ok'])
-    expect(upstream.requests.map((request) => [request.text(), request.all('expect'), request.all('content-length')])).toEqual([['hello', [], ['5']]])
+    expect(upstream.requests.map((request) => [request.text(), request.all('expect'), request.all('content-length')])).toEqual([
+      ['hello', [], ['5']],
+    ])
   })
 
   it('works for a chunked body, and keeps the connection', async () => {
@@ -74,7 +75,7 @@ describe.each(transports)('E13 over %s: Expect: 100-continue', (_, transport) =>
     expect(upstream.requests.map((request) => request.text())).toEqual(['hello', 'hello'])
   })
 
-  it("is not asked for twice when the upstream says 100, too", async () => {
+  it('is not asked for twice when the upstream says 100, too', async () => {
     await using upstream = await rawUpstream(async (connection) => {
       await connection.readHead()
       await connection.send('HTTP/1.1 100 Continue\r\n\r\n')
@@ -321,6 +322,18 @@ describe('E13: Expect: 100-continue', () => {
     await until('the upstream to be let go', () => upstream.open === 0)
   })
 
+  it('gets no 100 over HTTP/2 when a stage refuses', async () => {
+    await using upstream = await okUpstream()
+    await using running = await startProxy({ upstreams: [upstream.url], use: [() => ({ status: 401 })] }, { http2: true })
+    await using client = await h2Client(running.port)
+    const { stream, answer } = client.open({ ':method': 'POST', expect: '100-continue' })
+    let continued = 0
+    stream.on('continue', () => void continued++)
+    stream.on('response', () => stream.end())
+    const response = await answer
+    expect([response.status, continued, upstream.connections.length]).toEqual([401, 0, 0])
+  })
+
   it('with any other expectation is refused and not forwarded', async () => {
     await using upstream = await okUpstream()
     await using running = await startProxy({ upstreams: [upstream.url] })
@@ -357,6 +370,8 @@ describe('E13: A plain request listener', () => {
     void client.write('hello')
     const response = await client.readResponse()
     expect([response.status, response.interims]).toEqual([200, []])
-    expect(upstream.requests.map((request) => [request.text(), request.all('x-user'), request.all('expect')])).toEqual([['hello', ['u1'], []]])
+    expect(upstream.requests.map((request) => [request.text(), request.all('x-user'), request.all('expect')])).toEqual([
+      ['hello', ['u1'], []],
+    ])
   })
 })

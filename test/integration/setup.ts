@@ -13,11 +13,11 @@ import {
   type Exchange,
   httpProxyTransport,
   type Outcome,
-  type ReverseProxy as WeirProxy,
   type ProxyOptions,
   type Stage,
   type Transport,
   undiciTransport,
+  type ReverseProxy as WeirProxy,
 } from '@weir/core'
 import { certificates, everyRequest, type RawUpstream, rawUpstream } from '@weir/testing'
 
@@ -42,7 +42,7 @@ export interface Mounting {
 
 export interface RunningProxy extends AsyncDisposable {
   readonly port: number
-  readonly proxy: WeirProxy
+  readonly proxy: ReverseProxy
   readonly server: AttachableServer
 }
 

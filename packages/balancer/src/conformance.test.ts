@@ -1,4 +1,4 @@
-import { roundRobin } from '../../core/src/round-robin.ts'
+import { roundRobin } from '@weir/core'
 import { type BalancerTraits, balancerConformance } from '@weir/testing'
 import { test } from 'vitest'
 import { ipHash } from './ip-hash.ts'
@@ -22,4 +22,5 @@ const strategies: readonly [string, Parameters<typeof balancerConformance>[1], B
   ['ipHash', ipHash, { deviation: hashed, load: 'ignored' }],
 ]
 
-for (const [name, factory, traits] of strategies) for (const { name: title, run } of balancerConformance(name, factory, traits)) test(title, run)
+for (const [name, factory, traits] of strategies)
+  for (const { name: title, run } of balancerConformance(name, factory, traits)) test(title, run)

@@ -1,3 +1,5 @@
+export type { RoundRobinOptions } from '@weir/core'
+export { roundRobin } from '@weir/core'
 export type { IpHashOptions } from './ip-hash.ts'
 export { ipHash } from './ip-hash.ts'
 export type { LeastConnectionsOptions } from './least-connections.ts'

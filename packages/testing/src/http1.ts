@@ -145,7 +145,7 @@ function explicitFraming(wire: Wire, head: RawHead): Framing | undefined {
 }
 
 /** Reads a body; a connection that ends too early gives `complete: false`, not a rejection. */
-export async function readBody(wire: Wire, framing: Framing, head: RawHead, deadline?: number): Promise<RawBody> {
+async function readBody(wire: Wire, framing: Framing, head: RawHead, deadline?: number): Promise<RawBody> {
   if (framing === 'none') return { framing, body: Buffer.alloc(0), trailers: [], complete: true }
   if (framing === 'close') {
     const body = await wire.readToEnd(deadline)

@@ -29,7 +29,7 @@ export function frame(request: Omit<UpstreamRequest, 'timeouts'>): WireHead {
     const name = request.headers[i] as string
     const value = request.headers[i + 1] as string
     if (isField(name, 'content-length')) {
-      if (at >= 0 || Number(value) !== length)
+      if (at >= 0 || !/^\d+$/.test(value) || Number(value) !== length)
         throw new TypeError(`Content-Length ${value} is not the body's ${length === -1 ? 'chunked' : length}`)
       at = headers.length
     } else if (isField(name, 'content-disposition')) {

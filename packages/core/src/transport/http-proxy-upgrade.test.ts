@@ -409,12 +409,17 @@ describe('the tunnel', () => {
   }
 
   it('a side that neither reads nor ends goes when nothing moves any more', async () => {
+    let broke = (): void => {}
+    const broken = new Promise<void>((resolve) => {
+      broke = resolve
+    })
     const upstream = await upstreamOf(
       accepts(async (connection) => {
         // More than the kernel and both streams hold: the proxy cannot get rid of it.
         void connection.send(Buffer.alloc(64 * 1024 * 1024))
         await connection.readThrough('go')
         connection.reset()
+        broke()
       }),
     )
     const { near, far } = await clientPair()
@@ -423,6 +428,9 @@ describe('the tunnel', () => {
     await far.readThrough('\r\n\r\n')
     far.pause()
     void far.write('go')
+    await broken
+    // The upstream's side is held back and not read: that it is gone shows when something is to be sent there.
+    void far.write('more')
     await closed(near)
     assert.ok(tunnel.socket.destroyed)
   })

@@ -180,6 +180,14 @@ describe('requests, as http-proxy-3 would spoil them', () => {
     assert.doesNotMatch((await upstream.connection(1)).received.toString('latin1'), /smuggled/)
   })
 
+  it('a body shorter than its Content-Length: the upstream would wait for the rest', async () => {
+    const upstream = await upstreamOf(async (connection) => void (await connection.readHead()))
+    const body: RequestBody = { length: 4, hasTrailers: false, open: (reader) => new BufferedBody(Buffer.from('abc')).open(reader) }
+    const { error } = await send(transportOf(), upstream, { method: 'POST', body }).over
+    assert.equal(error?.code, 'ERR_REQUEST_NOT_SENT')
+    assert.notEqual(await (await upstream.connection(1)).closed, 'open')
+  })
+
   it('a Content-Length that contradicts the body is not sent', async () => {
     const upstream = await upstreamOf(everyRequest(() => ok))
     for (const asked of [
@@ -289,13 +297,20 @@ describe('requests, as http-proxy-3 would spoil them', () => {
 
   it('FORCE_FETCH_PATH in the environment sends everything through fetch', async () => {
     const upstream = await upstreamOf(everyRequest(() => ok))
+    const { fetch } = globalThis
+    let fetched = 0
+    globalThis.fetch = () => {
+      fetched++
+      return Promise.reject(new Error('fetched'))
+    }
     process.env.FORCE_FETCH_PATH = 'true'
     try {
       const { error } = await send(transportOf(), upstream).over
       assert.equal(error?.code, 'ERR_REQUEST_NOT_SENT')
-      assert.equal(upstream.connections.length, 0)
+      assert.equal(fetched, 0)
     } finally {
       delete process.env.FORCE_FETCH_PATH
+      globalThis.fetch = fetch
     }
   })
 })
@@ -480,7 +495,26 @@ describe('failures, as http-proxy-3 would spoil them', () => {
     assert.equal(body, 'abc')
   })
 
-  it('an upload is not a silent upstream either, unless the upstream does not take it', async () => {
+  it('a slow upload is not a silent upstream either', async () => {
+    const upstream = await upstreamOf(everyRequest(() => ok))
+    const silent = await upstreamOf(async (connection) => void (await connection.readRequest()))
+    let reader: BodyReader | undefined
+    const body: RequestBody = {
+      length: undefined,
+      hasTrailers: false,
+      open: (opened) => {
+        reader = opened
+        return { resume() {}, close() {} }
+      },
+    }
+    const run = send(transportOf(), upstream, { method: 'POST', body, timeouts: { head: 30 } })
+    await (await upstream.connection(1)).sees('\r\n\r\n')
+    assert.equal((await send(transportOf(), silent, { timeouts: { head: 60 } }).over).error?.code, 'ERR_HEAD_TIMEOUT')
+    reader?.onEnd(undefined)
+    assert.equal((await run.over).body, 'ok')
+  })
+
+  it('an upload is a silent upstream when the upstream does not take it', async () => {
     const upstream = await upstreamOf(async (connection) => {
       await connection.readHead()
       connection.pause()
@@ -505,7 +539,7 @@ describe('failures, as http-proxy-3 would spoil them', () => {
 
   it('a client that left leaves the upstream busy: every phase', async () => {
     await using hole = await blackHolePort()
-    const transport = transportOf()
+    const transport = transportOf({ keepAliveTimeout: '1m' })
     const silent = await upstreamOf(async (connection) => void (await connection.readRequest()))
     const slow = await upstreamOf('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc')
 
@@ -518,9 +552,27 @@ describe('failures, as http-proxy-3 would spoil them', () => {
     await silent.request(1)
     waiting.call.abort()
     const reading: Run = send(transport, slow, {}, { onData: () => reading.call.abort() })
-    for (const connection of [await silent.connection(1), await slow.connection(1)]) assert.notEqual(await connection.closed, 'open')
+    assert.notEqual(await (await slow.connection(1)).closed, 'open')
+    for (const connection of silent.connections) assert.notEqual(await connection.closed, 'open')
     for (const run of [early, atOnce, connecting, waiting, reading]) assert.equal(run.error, undefined)
-    assert.equal(silent.open, 0)
+    // None of them went back to be used again.
+    const after = send(transport, silent)
+    await silent.request(2)
+    assert.equal(after.call.reused, false)
+    assert.equal(silent.open, 1)
+    after.call.abort()
+  })
+
+  it('a client that left in the tick of its request leaves a connection open that nobody wanted', async () => {
+    const transport = transportOf({ keepAliveTimeout: '1m' })
+    const upstream = await upstreamOf(everyRequest(() => ok))
+    const to = asUpstream(upstream.url)
+    for (let i = 0; i < 3; i++) send(transport, to).call.abort()
+    await send(transport, to).over
+    await upstream.request(1)
+    const others = upstream.connections.filter((connection) => connection.received.length === 0)
+    for (const connection of others) assert.notEqual(await connection.closed, 'open')
+    assert.equal(upstream.open, 1)
   })
 
   it('a response before the end of the upload is delivered, and its connection not used again', async () => {
@@ -585,7 +637,7 @@ describe('connections', () => {
   })
 
   it('forget and close end idle connections, and busy ones when they are done', async () => {
-    const transport = transportOf()
+    const transport = transportOf({ keepAliveTimeout: '1m' })
     let answer = (): void => {}
     const answered = new Promise<void>((resolve) => {
       answer = resolve

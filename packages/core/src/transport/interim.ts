@@ -12,6 +12,11 @@ export class InterimFilter {
   #awaiting = false
   #held: Buffer = empty
 
+  /** False from the first byte of a final head on. */
+  get awaiting(): boolean {
+    return this.#awaiting
+  }
+
   /** A request goes out: the next bytes are a response head. */
   expect(): void {
     this.#awaiting = true

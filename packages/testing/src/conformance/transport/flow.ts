@@ -136,7 +136,7 @@ export function flowCases(make: TransportFactory): ConformanceCase[] {
       // What the kernel's own buffers hold depends on the machine; that it is nowhere near the whole does not.
       assert.ok(accepted < total / 2, `the upstream could push ${accepted} bytes at a paused reader`)
       recorder.resume()
-      await eventually('all of it', () => recorder.over)
+      await eventually('all of it', () => recorder.over, 15_000)
       assert.equal((await recorder.ended()).bytes, total)
     }),
 

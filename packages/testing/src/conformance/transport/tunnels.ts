@@ -104,7 +104,7 @@ export function tunnelCases(make: TransportFactory): ConformanceCase[] {
       const accepted = await steady(() => connection.sent)
       assert.ok(accepted < total / 2, `${accepted} bytes were taken for a client that reads nothing`)
       far.resume()
-      await eventually('everything after all', () => far.received.length > total)
+      await eventually('the upstream goes on', () => connection.sent > accepted + 1_000_000)
     }),
 
     testCase('the timeouts of the call end with the 101: a silent tunnel stays', make, async (rig) => {

@@ -1,0 +1,207 @@
+/**
+ * One request on one connection: undici's handler on one side, the sink's call on the other.
+ *
+ * Limits come in two sorts. Long ones are swept (deadlines.ts). Short ones, where half a second more would be a multiple of what was asked
+ * for, get a timer each.
+ */
+import type { Dispatcher } from 'undici'
+import { ProxyError } from '../errors.ts'
+import type { BodyStream } from './body-stream.ts'
+import { toProxyError } from './connect-error.ts'
+import { type Limited, toTicks } from './deadlines.ts'
+import type { ResponseSink, UpstreamCall, UpstreamRequest } from './transport.ts'
+import type { UndiciConnection } from './undici-connection.ts'
+import type { DirectSink } from './wire-filter.ts'
+
+/** Milliseconds below which a limit is kept exactly. */
+const exactBelow = 5000
+
+export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, DirectSink, Limited {
+  aborted: boolean = false
+  sent: boolean = false
+  reused: boolean = false
+  connectMs: number | undefined = undefined
+  upload: BodyStream | undefined = undefined
+  /** undici has the request. */
+  dispatched: boolean = false
+  readonly #connection: UndiciConnection
+  readonly #sink: ResponseSink
+  readonly #request: UpstreamRequest
+  #controller: Dispatcher.DispatchController | undefined
+  #head = false
+  #done = false
+  #paused = false
+  ticks: number = 0
+  limit: number = Number.POSITIVE_INFINITY
+  previous: Limited | undefined = undefined
+  next: Limited | undefined = undefined
+  #timer: NodeJS.Timeout | undefined = undefined
+
+  constructor(connection: UndiciConnection, sink: ResponseSink, request: UpstreamRequest) {
+    this.#connection = connection
+    this.#sink = sink
+    this.#request = request
+  }
+
+  abort(): void {
+    if (this.aborted || this.#done) return
+    this.aborted = true
+    this.#disarm()
+    if (this.#controller === undefined) {
+      // Still connecting: undici has no other way to take a waiting request back.
+      if (this.dispatched) this.#connection.discard()
+    } else this.#controller.abort(new ProxyError('ERR_CLIENT_ABORTED'))
+  }
+
+  pause(): void {
+    this.#paused = true
+    this.#connection.filter.paused = true
+    this.#controller?.pause()
+  }
+
+  resume(): void {
+    if (this.#done || !this.#paused) return
+    const { filter, socket } = this.#connection
+    this.#paused = false
+    this.ticks = 0
+    this.#timer?.refresh()
+    filter.paused = false
+    this.#controller?.resume()
+    // The parser was not paused if the body goes past it: then nobody but us asks for more.
+    if (filter.direct) socket?.emit('readable')
+  }
+
+  onBodySent(): void {
+    this.ticks = 0
+    this.#timer?.refresh()
+  }
+
+  /** The limit of the phase has passed. */
+  expire(): void {
+    if (this.#done || this.aborted) return
+    // A paused reader is not an idle upstream, and an upstream that still waits for the client's body owes no answer yet.
+    if (this.#head ? this.#paused : this.upload?.waitsForClient === true) {
+      this.ticks = 0
+      this.#timer?.refresh()
+      return
+    }
+    const error = new ProxyError(this.#head ? 'ERR_BODY_TIMEOUT' : 'ERR_HEAD_TIMEOUT', { upstream: this.#connection.list.upstream })
+    this.abort()
+    this.#done = true
+    this.#sink.onError(error)
+  }
+
+  /** @param ms limit of the phase that begins, 0 for none */
+  #arm(ms: number): void {
+    this.ticks = 0
+    if (ms === 0 || ms >= exactBelow) this.limit = toTicks(ms)
+    else {
+      this.limit = Number.POSITIVE_INFINITY
+      this.#timer = setTimeout(() => this.expire(), ms)
+    }
+  }
+
+  #disarm(): void {
+    this.#connection.list.deadlines.remove(this)
+    if (this.#timer !== undefined) this.#stopTimer()
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    if (this.aborted) {
+      controller.abort(new ProxyError('ERR_CLIENT_ABORTED'))
+      return
+    }
+    const connection = this.#connection
+    this.#controller = controller
+    this.sent = true
+    this.reused = connection.served > 0
+    this.connectMs = this.reused ? undefined : connection.connectMs
+    connection.filter.expect(this, this.#request.method !== 'HEAD')
+    connection.list.deadlines.add(this)
+    this.#arm(this.#request.timeouts.head)
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number, _headers: unknown, reason?: string): void {
+    if (this.aborted) return
+    const headers = toStrings(controller.rawHeaders as readonly Buffer[])
+    if (status < 200) {
+      this.#sink.onInterim(status, headers)
+      return
+    }
+    this.#head = true
+    if (this.#timer !== undefined) this.#stopTimer()
+    this.#arm(this.#request.timeouts.idle)
+    const { length } = this.#connection.filter
+    if (length !== undefined) restoreLength(headers, length)
+    this.#sink.onHead(status, reason ?? '', headers)
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.onDirect(chunk)
+  }
+
+  onDirect(chunk: Buffer): void {
+    if (this.aborted) return
+    this.ticks = 0
+    this.#timer?.refresh()
+    this.#sink.onData(chunk)
+  }
+
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
+    if (this.#connection.broken !== undefined) {
+      this.onResponseError(controller, this.#connection.broken)
+      return
+    }
+    this.#done = true
+    this.#disarm()
+    const connection = this.#connection
+    connection.served++
+    if (this.aborted) return
+    const trailers = controller.rawTrailers as readonly Buffer[] | null
+    connection.list.give(connection)
+    this.#sink.onEnd(trailers !== null && trailers.length > 0 ? toStrings(trailers) : undefined)
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
+    if (this.#done) return
+    this.#disarm()
+    const phase = this.#head ? 'body' : this.sent ? 'head' : 'connect'
+    if (this.aborted) {
+      this.#done = true
+      return
+    }
+    // Not one that never connected: a retry in this very tick would be put on a client that undici is still clearing up (it asserts that the
+    // queue is empty afterwards).
+    if (this.sent) this.#connection.list.give(this.#connection)
+    this.fail(toProxyError(error, phase, this.#connection.list.upstream))
+  }
+
+  #stopTimer(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  fail(error: ProxyError): void {
+    if (this.#done || this.aborted) return
+    this.#done = true
+    this.#sink.onError(error)
+  }
+}
+
+/** Node documents `toString('latin1')`, which ends in this. */
+type Latin1Buffer = Buffer & { latin1Slice(start?: number, end?: number): string }
+
+/** latin1 keeps every octet of a value as one character, so that what arrived is what goes on. */
+function toStrings(raw: readonly Buffer[]): string[] {
+  const out = new Array<string>(raw.length)
+  for (let i = 0; i < raw.length; i++) {
+    // The slice itself: `toString` costs a third more in arguments and encoding names, twice per field.
+    out[i] = (raw[i] as Latin1Buffer).latin1Slice()
+  }
+  return out
+}
+
+/** The parser was shown another length: see wire-filter.ts. */
+function restoreLength(headers: string[], length: string): void {
+  for (let i = 0; i < headers.length; i += 2) if ((headers[i] as string).toLowerCase() === 'content-length') headers[i + 1] = length
+}

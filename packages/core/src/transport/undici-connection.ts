@@ -1,0 +1,200 @@
+/**
+ * The connections to one upstream, one undici `Client` each, on a free list.
+ *
+ * Last in, first out: the warmest connection is used first and the surplus ages out. undici's own `Pool` would scan its clients linearly for a
+ * free one, which shows from about 100 connections on.
+ */
+import { isIP, type Socket } from 'node:net'
+import { buildConnector, Client, type Dispatcher } from 'undici'
+import { ProxyError } from '../errors.ts'
+import type { Upstream } from '../upstream.ts'
+import { BodyStream } from './body-stream.ts'
+import { toProxyError } from './connect-error.ts'
+import type { Deadlines } from './deadlines.ts'
+import type { readTlsOptions } from './tls.ts'
+import type { ResponseSink, UpstreamRequest } from './transport.ts'
+import { UndiciCall } from './undici-call.ts'
+import { WireFilter } from './wire-filter.ts'
+
+export interface UndiciSettings {
+  readonly keepAliveTimeout: number
+  readonly maxIdle: number
+  readonly maxRequests: number
+  readonly maxHeaderSize: number
+  readonly localAddress: string | undefined
+  readonly tls: ReturnType<typeof readTlsOptions>
+}
+
+export class FreeList {
+  readonly upstream: Upstream
+  readonly origin: string
+  /** SNI and certificate name; constant, or undici would reconnect whenever the client's Host changes. */
+  readonly servername: string
+  readonly deadlines: Deadlines
+  readonly #settings: UndiciSettings
+  readonly #free: UndiciConnection[] = []
+  #closed = false
+
+  constructor(upstream: Upstream, settings: UndiciSettings, deadlines: Deadlines) {
+    this.upstream = upstream
+    this.deadlines = deadlines
+    const { url } = upstream
+    this.origin = url.protocol === 'unix:' ? 'http://localhost' : url.origin
+    const hostname = url.hostname.replace(/^\[|\]$/g, '')
+    this.servername = settings.tls.servername ?? (hostname || 'localhost')
+    this.#settings = settings
+  }
+
+  send(request: UpstreamRequest, sink: ResponseSink): void {
+    const connection = this.#take(request.fresh === true)
+    connection.send(request, sink)
+  }
+
+  #take(fresh: boolean): UndiciConnection {
+    const free = this.#free
+    if (fresh) {
+      for (const connection of free) connection.discard()
+      free.length = 0
+    }
+    for (;;) {
+      const connection = free.pop()
+      if (connection === undefined) return new UndiciConnection(this, this.#settings)
+      // A client whose connection has gone is worth less than any that is open.
+      if (connection.open || free.length === 0) return connection
+      connection.discard()
+    }
+  }
+
+  /** The call is over; its connection may serve another. */
+  give(connection: UndiciConnection): void {
+    if (this.#closed || this.#free.length >= this.#settings.maxIdle) connection.discard()
+    else this.#free.push(connection)
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const connection of this.#free) connection.discard()
+    this.#free.length = 0
+  }
+}
+
+type DispatchOptions = Dispatcher.DispatchOptions & { servername: string }
+
+/** One connection at a time, remade by undici when it has gone. */
+export class UndiciConnection {
+  readonly list: FreeList
+  readonly filter: WireFilter = new WireFilter()
+  open: boolean = false
+  /** Responses that the present socket has carried. */
+  served: number = 0
+  connectMs: number | undefined = undefined
+  socket: Socket | undefined = undefined
+  /** Why the present socket failed. */
+  broken: Error | undefined = undefined
+  readonly #client: Client
+  readonly #options: DispatchOptions
+  #connectTimeout = 0
+  /** The socket until it is connected: undici would leave it trying when the client is destroyed. */
+  #connecting: Socket | undefined = undefined
+
+  constructor(list: FreeList, settings: UndiciSettings) {
+    this.list = list
+    const { url } = list.upstream
+    const connect = buildConnector({
+      ...settings.tls.connect,
+      ...(url.protocol === 'unix:' ? { socketPath: decodeURIComponent(url.pathname) } : null),
+      ...(settings.localAddress === undefined ? null : { localAddress: settings.localAddress }),
+      allowH2: false,
+      // The port's own timer covers connecting, since the limit is the request's and not the connection's.
+      timeout: 0,
+      maxCachedSessions: 1,
+    } as buildConnector.BuildOptions)
+    this.#client = new Client(list.origin, {
+      pipelining: 1,
+      allowH2: false,
+      keepAliveTimeout: settings.keepAliveTimeout,
+      keepAliveMaxTimeout: settings.keepAliveTimeout,
+      keepAliveTimeoutThreshold: 1000,
+      maxHeaderSize: settings.maxHeaderSize,
+      maxRequestsPerClient: settings.maxRequests,
+      connect: (options, callback) => this.#connect(connect, options, callback),
+    })
+    this.#client.on('disconnect', () => {
+      this.open = false
+    })
+    // One object for all requests of this connection: undici reads it out in its Request constructor and does not keep it.
+    this.#options = {
+      path: '',
+      method: 'GET',
+      headers: [],
+      body: null,
+      reset: false,
+      blocking: false,
+      servername: list.servername,
+      // Kept by the call: see deadlines.ts, and undici's are off by up to a second.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+    }
+  }
+
+  send(request: UpstreamRequest, sink: ResponseSink): void {
+    const call = new UndiciCall(this, sink, request)
+    sink.onStart(call)
+    if (call.aborted) {
+      this.list.give(this)
+      return
+    }
+    call.dispatched = true
+    this.#connectTimeout = request.timeouts.connect
+    const options = this.#options
+    options.method = request.method as Dispatcher.HttpMethod
+    options.path = request.path
+    options.headers = request.headers as string[]
+    if (request.body === undefined) options.body = null
+    else {
+      call.upload = new BodyStream(request.body)
+      options.body = call.upload as unknown as NonNullable<DispatchOptions['body']>
+    }
+    try {
+      this.#client.dispatch(options, call)
+    } catch (error) {
+      call.fail(toProxyError(error, 'head', this.list.upstream))
+    }
+    options.body = null
+  }
+
+  /** Ends the connection whatever it does. Its calls hear an error, which an aborted call does not pass on. */
+  discard(): void {
+    this.open = false
+    this.#connecting?.destroy()
+    this.#client.destroy().catch(() => {})
+  }
+
+  #connect(connect: buildConnector.connector, options: buildConnector.Options, callback: buildConnector.Callback): void {
+    const startedAt = performance.now()
+    const limit = this.#connectTimeout
+    let timer: NodeJS.Timeout | undefined
+    this.served = 0
+    const socket = connect({ ...options, servername: isIP(this.list.servername) === 0 ? this.list.servername : '' }, (error, connected) => {
+      clearTimeout(timer)
+      this.#connecting = undefined
+      if (error !== null || connected === null) {
+        callback(error ?? new Error('no socket'), null)
+        return
+      }
+      this.open = true
+      this.connectMs = performance.now() - startedAt
+      // Before undici's own listener: it takes the reset of a body that ends with the connection for its end.
+      this.broken = undefined
+      connected.on('error', (cause: Error) => {
+        this.broken = cause
+      })
+      this.filter.attach(connected)
+      this.socket = connected
+      callback(null, connected)
+    }) as unknown as Socket
+    this.#connecting = socket
+    socket.once('close', () => clearTimeout(timer))
+    if (limit > 0) timer = setTimeout(() => socket.destroy(new ProxyError('ERR_CONNECT_TIMEOUT', { upstream: this.list.upstream })), limit)
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * What stands between a connection and undici's parser, for two reasons.
+ *
+ * Interim heads: see interim.ts.
+ *
+ * Large bodies: undici copies every byte of a response into its WebAssembly parser, which for a body of known length only counts them; that
+ * copy is a fifth of the cost of proxying a large download. So when a head announces a large `Content-Length`, the parser is shown a length of
+ * one, the body goes straight to the call, and only its last byte goes through the parser, which thereby ends the message in its usual way:
+ * end, truncation, keep-alive and everything else about the connection stay undici's.
+ */
+import type { Socket } from 'node:net'
+import { InterimFilter } from './interim.ts'
+
+export interface DirectSink {
+  /** Bytes of the body, in order, without a detour. */
+  onDirect(chunk: Buffer): void
+}
+
+/** From this many bytes on. Below it the detour costs less than finding out. */
+const large = 1_048_576
+/** A first chunk that is shorter, and does not stop right behind its head, holds a whole small response. */
+const worthLooking = 16_384
+
+const lengthField = /\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n/gi
+const codingField = /\r\ntransfer-encoding[ \t]*:/i
+
+export class WireFilter {
+  /** Nothing is delivered while true: the client is slow. */
+  paused: boolean = false
+  /** `Content-Length` as the upstream wrote it, while the parser was shown another. */
+  length: string | undefined = undefined
+  readonly #interim = new InterimFilter()
+  #sink: DirectSink | undefined
+  #mayHaveBody = false
+  #inspected = true
+  /** Bytes that still go past the parser. */
+  #direct = 0
+  /** Body bytes that came in one chunk with the head. */
+  #rest: Buffer | undefined
+
+  /** Puts itself between `socket` and whoever calls its `read`. */
+  attach(socket: Socket): void {
+    const read = socket.read
+    const next = (): Buffer | null => read.call(socket)
+    socket.read = () => this.#read(next)
+  }
+
+  /** A request goes out: the next bytes are a response head. @param mayHaveBody false for HEAD */
+  expect(sink: DirectSink, mayHaveBody: boolean): void {
+    this.#interim.expect()
+    this.#sink = sink
+    this.#mayHaveBody = mayHaveBody
+    this.#inspected = false
+    this.#direct = 0
+    this.#rest = undefined
+    this.length = undefined
+    this.paused = false
+  }
+
+  /** True while body bytes go past the parser: then the parser cannot be paused, but the filter can. */
+  get direct(): boolean {
+    return this.#direct > 0
+  }
+
+  #read(next: () => Buffer | null): Buffer | null {
+    if (this.#direct > 0) return this.#pass(next)
+    const chunk = next()
+    if (chunk === null || this.#inspected) return chunk
+    const bytes = this.#interim.filter(chunk)
+    if (this.#interim.awaiting || bytes === null) return bytes
+    this.#inspected = true
+    return this.#mayHaveBody ? this.#inspect(bytes) : bytes
+  }
+
+  #pass(next: () => Buffer | null): Buffer | null {
+    while (this.#direct > 0) {
+      if (this.paused) return null
+      const chunk = this.#rest ?? next()
+      this.#rest = undefined
+      if (chunk === null) return null
+      const own = chunk.length <= this.#direct ? chunk : chunk.subarray(0, this.#direct)
+      this.#direct -= own.length
+      this.#sink?.onDirect(own)
+      if (own !== chunk) return chunk.subarray(own.length)
+    }
+    return next()
+  }
+
+  /** The start of a final head; gives back what the parser is to see. */
+  #inspect(bytes: Buffer): Buffer {
+    if (bytes.length < worthLooking && !endsWithBlankLine(bytes)) return bytes
+    // 200 or 206, and nothing in front of it.
+    if (bytes[8] !== 0x20 || bytes[9] !== 0x32 || bytes[10] !== 0x30 || (bytes[11] !== 0x30 && bytes[11] !== 0x36)) return bytes
+    const end = bytes.indexOf('\r\n\r\n')
+    if (end < 0) return bytes
+    const head = bytes.toString('latin1', 0, end + 4)
+    const [field, another] = head.matchAll(lengthField)
+    // Anything but one plain length is the parser's to judge.
+    if (field === undefined || another !== undefined || codingField.test(head)) return bytes
+    const digits = field[1] as string
+    const total = Number(digits)
+    if (total < large) return bytes
+    const at = field.index + field[0].indexOf(digits)
+    this.length = digits
+    this.#direct = total - 1
+    this.#rest = end + 4 < bytes.length ? bytes.subarray(end + 4) : undefined
+    return Buffer.from(`${head.slice(0, at)}1${head.slice(at + digits.length)}`, 'latin1')
+  }
+}
+
+function endsWithBlankLine(bytes: Buffer): boolean {
+  const { length } = bytes
+  return bytes[length - 1] === 0x0a && bytes[length - 2] === 0x0d && bytes[length - 3] === 0x0a && bytes[length - 4] === 0x0d
+}
