@@ -84,8 +84,8 @@ ${table(
     row.value('up').toFixed(2),
     row.value('downCpu').toFixed(2),
     row.value('upCpu').toFixed(2),
-    `${row.value('downGrowth').toFixed(0)} / ${row.value('upGrowth').toFixed(0)}`,
-    `${row.value('downSlowGrowth').toFixed(0)} / ${row.value('upSlowGrowth').toFixed(0)}`,
+    `${mebibytes(row.value('downGrowth'))} / ${mebibytes(row.value('upGrowth'))}`,
+    `${mebibytes(row.value('downSlowGrowth'))} / ${mebibytes(row.value('upSlowGrowth'))}`,
   ]),
 )}
 
@@ -95,4 +95,9 @@ about 4 MiB/s for ${slowMs / 1000} s and then the rest at full speed. RSS is the
 a first ${bytes / 16 / MiB} MiB each way. ${absentPeers()}`.trim(),
     failures: [...failuresOf(standings), ...(readings === 0 ? ['no slow transfer ended'] : [])],
   }
+}
+
+/** A process that gave memory back in the meantime has not grown. */
+function mebibytes(growth: number): string {
+  return Number.isNaN(growth) ? '-' : Math.max(0, Math.round(growth)).toFixed(0)
 }

@@ -2,8 +2,8 @@
  * Interleaved rounds. On a shared machine the clock rate, the neighbours and the temperature change by the minute, so one contestant's
  * figures of one minute say nothing beside another's of the next. Every round therefore runs all contestants, each in a fresh process (one
  * process may be lucky with its code layout for its whole life), and ratios are taken within a round; what is reported is their median.
- * Those whose ratio matters most (`leads`) run at both ends of a round, so that a drift within it cancels. A
- * single round is a smoke run and does without.
+ * Those whose ratio matters most (`leads`) run at both ends of a round, so that a drift within it cancels. A single
+ * round is a smoke run and does without.
  */
 import type { Child } from './children.ts'
 import { mean, median } from './stats.ts'

@@ -3,9 +3,13 @@
  * showed has to be written by somebody who looked at it.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { loadavg } from 'node:os'
 import { dirname } from 'node:path'
 import { installed, machine, packageVersion, programVersion } from './machine.ts'
 import type { BenchOptions, Section } from './options.ts'
+
+// Read when the run begins: afterwards it is the run's own.
+const [busy = 0] = loadavg()
 
 const generated = /^(Machine and versions|Method|P\d+: .*)$/
 const placeholder = `## Where the microseconds go
@@ -44,7 +48,9 @@ export function environment({ rounds, duration }: BenchOptions): string {
   const programs = ['wrk', 'nginx', 'haproxy', 'caddy'].map((name) => `${name} ${installed(name) ? programVersion(name) : 'absent'}`)
   return `## Machine and versions
 
-- ${new Date().toISOString().slice(0, 10)}; ${rounds} rounds of ${duration} s
+- ${new Date().toISOString().slice(0, 10)}; ${rounds} ${rounds === 1 ? 'round' : 'rounds'} of ${duration} s; load average before it ${busy.toFixed(1)}${
+    busy > cores / 4 ? ' (others were at work: spreads are wide and absolute figures low)' : ''
+  }
 - ${cpu}, ${cores} cores, ${memoryGiB} GiB, ${kernel}
 - Node ${process.versions.node}; ${packages.map((name) => `${name} ${packageVersion(name)}`).join(', ')}
 - ${programs.join(', ')}

@@ -7,7 +7,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import type { AttachableServer, Exchange, Outcome, ProxyOptions, Stage } from '@weir/core'
 import { type Mounting, type RunningProxy, startProxy as startPlain } from './setup.ts'
 
-export { gate, transports, until } from './setup.ts'
+export { gate, transports } from './setup.ts'
 
 export interface ObservedProxy extends RunningProxy {
   /** How the exchanges that reached the stages ended, in order. */
@@ -45,6 +45,20 @@ export function observer(): Observer {
     outcomes,
     exchanges,
     outcome: (number = 1, deadline) => changed.until(() => outcomes[number - 1], `outcome ${number}`, deadline),
+  }
+}
+
+/** Waits for a state that nobody announces (a counter of the product), without keeping the processor from those who are to bring it about. */
+export async function until<T>(what: string, look: () => T | undefined | false, deadline = 5000): Promise<T> {
+  const end = performance.now() + deadline
+  for (let turn = 0; ; turn++) {
+    const found = look()
+    if (found !== undefined && found !== false) return found
+    if (performance.now() > end) throw new Error(`${what}: not within ${deadline} ms`)
+    await new Promise<void>((resolve) => {
+      if (turn < 20) setImmediate(resolve)
+      else setTimeout(resolve, 2)
+    })
   }
 }
 

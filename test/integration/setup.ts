@@ -14,10 +14,10 @@ import {
   httpProxyTransport,
   type Outcome,
   type ProxyOptions,
+  type ReverseProxy,
   type Stage,
   type Transport,
   undiciTransport,
-  type ReverseProxy as WeirProxy,
 } from '@weir/core'
 import { certificates, everyRequest, type RawUpstream, rawUpstream } from '@weir/testing'
 

@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { ProxyError } from './errors.ts'
-import type { Connection } from './forwarded.ts'
+import { type Connection, Forwarding } from './forwarded.ts'
 import { checkRequest, isHttp2, type RequestFacts } from './request-check.ts'
 
 interface Given {
@@ -14,7 +14,7 @@ interface Given {
   readonly bare?: boolean
 }
 
-const connection = (): Connection => ({ peer: '192.0.2.1', trusted: false, proto: 'http', validHost: undefined })
+const connection = (): Connection => new Forwarding(undefined, {}).connection({ httpVersionMajor: 1, socket: {} } as IncomingMessage)
 
 function http1({ method = 'GET', url = '/', minor = 1, fields = [], bare = false }: Given): IncomingMessage {
   const rawHeaders = Object.freeze([...(bare ? [] : ['Host', 'a']), ...fields])
