@@ -60,16 +60,16 @@ export function environment({ rounds, duration }: BenchOptions): string {
 `
 }
 
-function method({ rounds }: BenchOptions): string {
+function method({ rounds, quick }: BenchOptions): string {
   return `## Method
-
+${quick ? '\nThis was a smoke run, without warm-up: its figures mean nothing.\n' : ''}
 Each contestant is a process of its own, started afresh for each of the ${rounds} rounds and warmed up for two seconds; the upstream is another process, the
 load generator a third, all on loopback. A round runs all contestants one after the other, the floor and Weir at its beginning and again at
 its end. **CPU per request** is the user and system time that the kernel booked on the proxy's process (all threads, all workers) during the
 measured seconds, divided by the requests answered in them. A ratio is taken within a round; the median over the rounds is reported. The
 load is closed-loop: as many requests in flight as connections, each sent when the one before is answered. p50 and p99 are therefore the
 queue in front of a saturated core. "Cores busy" near or above 1 (V8 also compiles and collects on other threads) says that the proxy was the
-bottleneck; below, that load generator and upstream were, which share the rest of the machine. Request heads are as short as wrk's
+bottleneck; below, that load generator and upstream were, which share the rest of the machine, or somebody else's work. Request heads are as short as wrk's
 (one field), response heads as nginx's (five).
 `
 }
@@ -78,5 +78,5 @@ function sectionsOf(text: string): [title: string, text: string][] {
   return text
     .split(/^(?=## )/m)
     .slice(1)
-    .map((part) => [part.slice(3, part.indexOf('\n')).trim(), part])
+    .map((part) => [part.slice(3, part.indexOf('\n')).trim(), `${part.trimEnd()}\n`])
 }

@@ -177,13 +177,13 @@ describe.each(transports)('E17 over %s: A client that leaves', (_, transport) =>
     const remember = (message: unknown): void => void opened.push((message as { socket: Socket }).socket)
     const log = outcomeLog()
     await using running = await startProxy({ upstreams: [hole.url], use: [log.stage] }, { transport })
+    let left: boolean[] | undefined
+    turnAfterClose(running, false, () => {
+      left = opened.map((socket) => socket.destroyed)
+    })
     const client = await rawConnect(running.port)
     channel('net.client.socket').subscribe(remember)
     onTestFinished(() => void channel('net.client.socket').unsubscribe(remember))
-    let left: boolean[] | undefined
-    turnAfterCloseOf(running, () => {
-      left = opened.map((socket) => socket.destroyed)
-    })
     void client.write(get)
     await until('the connect', () => opened.length === 1)
     client.reset()
@@ -290,12 +290,6 @@ describe.each(transports)('E17 over %s: A client that leaves', (_, transport) =>
     expect((await rawRequest(running.port, get.replace('/', '/good'))).status).toBe(200)
   })
 })
-
-/** As `turnAfterClose`, for a connection that is there already. */
-function turnAfterCloseOf(running: RunningProxy, look: () => void): void {
-  // The request's socket is the connection; it is known when the request arrives.
-  ;(running.server as Server).once('request', (req: { socket: Socket }) => req.socket.once('close', () => setImmediate(look)))
-}
 
 describe.each(transports)('E17 over %s: A client that has its answer', (_, transport) => {
   it.each<[what: string, request: string, leave: Leave]>([

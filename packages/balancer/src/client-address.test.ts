@@ -82,11 +82,7 @@ describe('the hash', () => {
   })
 
   it('takes anything for an address, and ends', () => {
-    fc.assert(fc.property(fc.string(), (text) => expect(Number.isInteger(hashAddress(text, 64))).toBe(true)))
-    fc.assert(
-      fc.property(fc.array(fc.constantFrom(':', '.', '%', 'f', '0'), { maxLength: 60 }), (parts) =>
-        expect(Number.isInteger(hashAddress(parts.join(''), 64))).toBe(true),
-      ),
-    )
+    const punctuation = fc.array(fc.constantFrom(':', '.', '%', 'f', '0'), { maxLength: 60 }).map((parts) => parts.join(''))
+    fc.assert(fc.property(fc.oneof(fc.string(), punctuation), (text) => Number.isInteger(hashAddress(text, 64))))
   })
 })

@@ -9,8 +9,8 @@ import { random } from './random.ts'
 /** Five standard deviations of independent draws. The suite is seeded, so this is decided once. */
 const drawn = (expected: number): number => 5 * Math.sqrt(expected)
 
-/** A client's upstream is drawn too, and besides, shares are made of 65,537 cells. */
-const hashed = (expected: number, picks: number): number => drawn(expected) + 5 * Math.sqrt(expected * (picks / 65_537))
+/** A client's upstream is drawn too, and besides, shares are made of 65,536 cells. */
+const hashed = (expected: number, picks: number): number => drawn(expected) + 5 * Math.sqrt(expected * (picks / 65_536))
 
 const strategies: readonly [string, Parameters<typeof balancerConformance>[1], BalancerTraits][] = [
   // Less than a turn from the share at any point of the rotation, so less than two between any two points.

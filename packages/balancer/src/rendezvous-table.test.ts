@@ -2,12 +2,12 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Bidder, RendezvousTable } from './rendezvous-table.ts'
 
-const cells = 65_537
+const cells = 65_536
 
 /** The id of each cell's owner. */
 function owners(bidders: readonly Bidder[]): string[] {
   const table = new RendezvousTable(bidders)
-  return Array.from({ length: cells }, (_, cell) => (bidders[table.owner(Math.ceil((cell * 2 ** 32) / cells))] as Bidder).id)
+  return Array.from({ length: cells }, (_, cell) => (bidders[table.owner(cell * 2 ** 16)] as Bidder).id)
 }
 
 function shares(bidders: readonly Bidder[]): Map<string, number> {

@@ -17,8 +17,8 @@
  */
 import { hashText } from './client-address.ts'
 
-/** A prime, so that every step from 1 to size - 1 leads through all cells. */
-const size = 65_537
+const bits = 16
+const size = 2 ** bits
 
 export interface Bidder {
   readonly id: string
@@ -30,54 +30,67 @@ export class RendezvousTable {
   readonly #owners = new Int32Array(size).fill(-1)
 
   constructor(bidders: readonly Bidder[]) {
-    if (bidders.length > 0) this.#fill(bidders)
+    if (bidders.length > 0) this.#play(bidders)
   }
 
   /** @param hash 32 bits @returns -1 when there are no bidders */
   owner(hash: number): number {
-    return this.#owners[Math.floor((hash / 0x1_0000_0000) * size)] as number
+    return this.#owners[hash >>> (32 - bits)] as number
   }
 
-  #fill(bidders: readonly Bidder[]): void {
-    const n = bidders.length
+  #play(bidders: readonly Bidder[]): void {
     const owners = this.#owners
     const arrivals = new Float64Array(size).fill(Number.POSITIVE_INFINITY)
-    const places = new Int32Array(n)
-    const steps = new Int32Array(n)
-    const visits = new Float64Array(n)
-    let total = 0
-    bidders.forEach(({ id, weight }, i) => {
-      places[i] = hashText(id, 1) % size
-      steps[i] = (hashText(id, 2) % (size - 1)) + 1
-      visits[i] = hashText(id, 3) / 0x1_0000_0000
-      total += weight
-    })
-    const slice = 1 / total
+    const total = bidders.reduce((sum, { weight }) => sum + weight, 0)
+    const travellers = bidders.map(({ id, weight }) => new Traveller(id, weight))
     let taken = 0
-    for (let from = 0; taken < size; from += slice) {
-      for (let i = 0; i < n; i++) {
-        const { id, weight } = bidders[i] as Bidder
-        const step = steps[i] as number
-        const end = -Math.expm1(-weight * (from + slice)) * size
-        let place = places[i] as number
-        let visit = visits[i] as number
-        for (; visit < end; visit++) {
-          const first = arrivals[place] as number
+    for (let from = 0; taken < size; from += 1 / total) {
+      for (let i = 0; i < travellers.length; i++) {
+        const traveller = travellers[i] as Traveller
+        const { id, weight, phase, a, b, c } = traveller
+        const end = -Math.expm1(-weight * (from + 1 / total)) * size
+        let visit = traveller.visits
+        for (; visit + phase < end; visit++) {
+          // The order of visits: a permutation of the cells. Multiplying by an odd number and folding the upper half into the lower can both
+          // be undone. One multiplication alone would not do: the orders of two upstreams would run side by side.
+          let cell = (Math.imul(visit, a) + b) & (size - 1)
+          cell ^= cell >>> 8
+          cell = Math.imul(cell, c) & (size - 1)
+          cell ^= cell >>> 7
+          const first = arrivals[cell] as number
           // Most visits come to a cell that was taken in an earlier slice, and need no logarithm.
-          if (first >= from) {
-            const now = -Math.log1p(-visit / size) / weight
-            if (now < first || (now === first && id < (bidders[owners[place] as number] as Bidder).id)) {
-              if (owners[place] === -1) taken++
-              arrivals[place] = now
-              owners[place] = i
-            }
+          if (first < from) continue
+          const now = -Math.log1p(-(visit + phase) / size) / weight
+          if (now < first || (now === first && id < (bidders[owners[cell] as number] as Bidder).id)) {
+            if (owners[cell] === -1) taken++
+            arrivals[cell] = now
+            owners[cell] = i
           }
-          place += step
-          if (place >= size) place -= size
         }
-        places[i] = place
-        visits[i] = visit
+        traveller.visits = visit
       }
     }
+  }
+}
+
+/** An upstream on its way through the cells: how far it is, and the four numbers that its id makes its way of. */
+class Traveller {
+  readonly id: string
+  readonly weight: number
+  visits: number = 0
+  /** Fraction of a visit, so that upstreams of equal weight do not arrive at the same time. */
+  readonly phase: number
+  readonly a: number
+  readonly b: number
+  readonly c: number
+
+  constructor(id: string, weight: number) {
+    this.id = id
+    this.weight = weight
+    const way = hashText(id, 1)
+    this.a = (way & (size - 1)) | 1
+    this.b = way >>> bits
+    this.c = hashText(id, 2) | 1
+    this.phase = hashText(id, 3) / 0x1_0000_0000
   }
 }

@@ -40,12 +40,20 @@ export function attachTo(server: AttachableServer, core: ProxyCore): () => () =>
     return () => {
       emitter.off('request', request)
       emitter.off('checkContinue', withExpect)
+      // A server that listens on would leave every request hanging. This listener is the module's and keeps nothing of the proxy.
+      if (emitter.listening && emitter.listenerCount('request') === 0) emitter.on('request', answerClosed)
       emitter.off('upgrade', upgrade)
       emitter.off('connect', connect)
       emitter.off('session', session)
       if (chosen !== undefined) chooser.shouldUpgradeCallback = chosen
     }
   }
+}
+
+function answerClosed(req: IncomingMessage, res: ServerResponse): void {
+  if (!isHttp2(req)) res.shouldKeepAlive = false
+  res.writeHead(503, { 'Cache-Control': 'no-store', 'Retry-After': '1' })
+  res.end()
 }
 
 function checkTimeouts(server: Server): void {

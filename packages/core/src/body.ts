@@ -8,6 +8,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
+import { endToEndTrailers } from './hop-by-hop.ts'
 import { ReplayBuffer } from './replay.ts'
 import type { BodyTap } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
@@ -205,7 +206,7 @@ export class IncomingBody implements RequestBody {
 }
 
 function trailersOf(req: IncomingMessage): string[] | undefined {
-  return req.rawTrailers.length > 0 ? req.rawTrailers : undefined
+  return req.rawTrailers.length > 0 ? endToEndTrailers(req.rawTrailers) : undefined
 }
 
 /** One step of the response chain, in the order in which the hooks asked for it. */
@@ -270,9 +271,14 @@ export class ResponsePump {
   protected finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
     const { res } = this
     if (trailers !== undefined) {
-      const pairs: [string, string][] = []
-      for (let i = 0; i < trailers.length; i += 2) pairs.push([trailers[i] as string, trailers[i + 1] as string])
-      res.addTrailers(pairs)
+      // Grouped by name, since HTTP/2 takes nothing else.
+      const fields: Record<string, string | string[]> = {}
+      for (let i = 0; i < trailers.length; i += 2) {
+        const name = trailers[i] as string
+        const present = fields[name]
+        fields[name] = present === undefined ? (trailers[i + 1] as string) : [present, trailers[i + 1] as string].flat()
+      }
+      res.addTrailers(fields as unknown as Parameters<ServerResponse['addTrailers']>[0])
     }
     if (chunk === undefined) res.end()
     else if (chunk.length <= 8192) {
@@ -301,7 +307,10 @@ export class ResponsePump {
 export class ChainedPump extends ResponsePump {
   readonly #source: Readable | undefined
   #entry: Duplex | undefined
+  /** In front of the first transform. */
   #taps: readonly BodyTap[] = []
+  readonly #steps: readonly BodyStep[]
+  readonly #ended = new Set<BodyTap>()
   #trailers: string[] | undefined
 
   /** @param steps in the order in which the hooks asked for them; without a body only the taps remain, which hear the end */
@@ -316,6 +325,7 @@ export class ChainedPump extends ResponsePump {
     const isStream = sender !== undefined && 'readable' in sender
     super(res, events, isStream ? undefined : sender, length)
     this.#source = isStream ? sender : undefined
+    this.#steps = steps
     this.#build(steps, hasBody)
     if (this.#source !== undefined) this.#pumpSource(this.#source)
   }
@@ -339,8 +349,10 @@ export class ChainedPump extends ResponsePump {
   }
 
   override abort(): void {
-    this.#tapEnd(this.#taps, false)
-    this.#entry?.destroy()
+    for (const step of this.#steps) {
+      if ('tap' in step) this.#tapEnd([step.tap], false)
+      else step.transform.destroy()
+    }
     this.#source?.destroy()
     super.abort()
   }
@@ -425,7 +437,11 @@ export class ChainedPump extends ResponsePump {
 
   #tapEnd(taps: readonly BodyTap[], complete: boolean): void {
     try {
-      for (const tap of taps) tap.onEnd?.(complete)
+      for (const tap of taps) {
+        if (this.#ended.has(tap)) continue
+        this.#ended.add(tap)
+        tap.onEnd?.(complete)
+      }
     } catch (error) {
       this.events.onPumpError(error)
     }

@@ -39,12 +39,6 @@ export function startForwarding(exchange: LiveExchange): void {
     core.fail(exchange, ProxyError.is(error) ? error : new ProxyError('ERR_BODY_CONSUMED', { cause: error }))
     return
   }
-  if (route.timeouts.total > 0) {
-    exchange.deadlineTimer = core.clock.setTimeout(
-      () => cutShort(exchange, new ProxyError('ERR_DEADLINE')),
-      Math.max(0, route.timeouts.total - (core.clock.now() - exchange.startedAt)),
-    )
-  }
   nextAttempt(exchange, 0)
 }
 
@@ -382,6 +376,9 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.status = 101
     this.#exchange.upstream = this.upstream
     this.#mode = 'holding'
+    // The transport's part is over: what there is to abort from here on is the socket that waits to be joined.
+    const { reused, connectMs, sent } = this.call
+    this.call = { reused, connectMs, sent, pause() {}, resume() {}, abort: () => void tunnel.socket.destroy() }
     this.#exchange.core.openTunnel(this.#exchange, this, headers, tunnel)
   }
 

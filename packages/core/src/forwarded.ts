@@ -130,7 +130,9 @@ export class Forwarding {
     if (this.#xForwarded) {
       if (connection.trusted) this.#appendX(fields, connection, host)
       else {
-        fields.push('X-Forwarded-For', connection.peer, 'X-Forwarded-Proto', connection.proto)
+        // A peer on a Unix socket has no address to speak of.
+        if (connection.peer !== '') fields.push('X-Forwarded-For', connection.peer)
+        fields.push('X-Forwarded-Proto', connection.proto)
         if (host !== undefined) fields.push('X-Forwarded-Host', host)
       }
       if (strippedPrefix !== undefined) fields.push('X-Forwarded-Prefix', strippedPrefix)

@@ -175,6 +175,7 @@ const forbiddenInTrailers = new Set([
   'host',
   'connection',
   'keep-alive',
+  'http2-settings',
   'te',
   'trailer',
   'upgrade',
@@ -207,7 +208,8 @@ export function endToEndTrailers(raw: readonly string[]): string[] | undefined {
   const out: string[] = []
   for (let i = 0; i < raw.length; i += 2) {
     const lower = (raw[i] as string).toLowerCase()
-    if (!forbiddenInTrailers.has(lower) && !lower.startsWith('proxy-')) out.push(raw[i] as string, raw[i + 1] as string)
+    if (!forbiddenInTrailers.has(lower) && !lower.startsWith('proxy-') && !isForwardingField(lower))
+      out.push(raw[i] as string, raw[i + 1] as string)
   }
   return out.length > 0 ? out : undefined
 }

@@ -61,7 +61,8 @@ function parseQuantity(value: unknown, pattern: RegExp, units: Readonly<Record<s
   if (typeof value === 'number') return Number.isFinite(value) && value >= 0 ? value : undefined
   if (typeof value !== 'string') return undefined
   const match = pattern.exec(value)
-  return match === null ? undefined : Number(match[1]) * (units[match[2] as string] as number)
+  const quantity = match === null ? undefined : Number(match[1]) * (units[match[2] as string] as number)
+  return Number.isFinite(quantity) ? quantity : undefined
 }
 
 function show(value: unknown): string {

@@ -108,13 +108,13 @@ export function readProxyOptions(options: ProxyOptions): Settings {
   const outer = compileStages(given.use, read)
   const routes: CompiledRoute[] = []
 
-  const toPool = (value: unknown, at: OptionReader): LivePool | undefined => {
+  const toPool = (value: unknown, name: string, at: OptionReader): LivePool | undefined => {
     if (value instanceof LivePool) return value
     if (typeof value !== 'object' || value === null || !('upstreams' in value)) {
       at.problem('', value, "a pool made with createPool, or options such as { upstreams: ['http://127.0.0.1:3000'] }")
       return undefined
     }
-    const pool = new LivePool({ clock, ...(value as PoolOptions) }, at)
+    const pool = new LivePool({ clock, name, ...(value as PoolOptions) }, at)
     ownPools.push(pool)
     return pool
   }
@@ -161,7 +161,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     (given.routes ?? []).forEach((entry, index) => {
       const at = read.at('routes').at(index)
       const route = at.object<RouteOptions>(entry, routeKeys)
-      const pool = toPool(route.pool, at.at('pool'))
+      const pool = toPool(route.pool, route.name ?? `route${index}`, at.at('pool'))
       if (pool !== undefined) addRoute(route, pool, at)
     })
 
@@ -169,7 +169,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
   if (given.pool !== undefined) {
     for (const key of ['upstreams', 'balancer', 'health', 'maxConcurrent', 'queue', 'transport', 'tls'] as const)
       if (given[key] !== undefined) read.problem(key, '(set)', 'either `pool` or the options of one; give this option to createPool')
-    defaultPool = toPool(given.pool, read.at('pool'))
+    defaultPool = toPool(given.pool, 'default', read.at('pool'))
   } else if (given.upstreams !== undefined) {
     const { balancer, health, maxConcurrent, queue, transport, tls } = given
     const rest = Object.fromEntries(

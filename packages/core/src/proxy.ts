@@ -220,6 +220,11 @@ export class ProxyCore implements StageSink {
   }
 
   #enter(exchange: LiveExchange, route: CompiledRoute): void {
+    const { total } = route.timeouts
+    if (total > 0) {
+      const left = Math.max(0, total - (this.clock.now() - exchange.startedAt))
+      exchange.deadlineTimer = this.clock.setTimeout(() => cutShort(exchange, new ProxyError('ERR_DEADLINE')), left)
+    }
     if (route.stages === undefined) startForwarding(exchange)
     else runStages(exchange, route.stages, 0, this)
   }
@@ -388,7 +393,11 @@ export class ProxyCore implements StageSink {
 
   start(): Promise<void> {
     if (this.#started === true) return Promise.resolve()
-    this.#started ??= this.#startStages()
+    // A failure is not for ever: whatever a stage waits for may be there when the next request comes.
+    this.#started ??= this.#startStages().catch((error) => {
+      this.#started = undefined
+      throw error
+    })
     return this.#started
   }
 

@@ -7,6 +7,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
+import { isIPv6 } from 'node:net'
 import { ProxyError } from './errors.ts'
 import type { Connection } from './forwarded.ts'
 import { isField } from './headers.ts'
@@ -33,12 +34,13 @@ export interface RequestFacts {
 }
 
 // RFC 3986 §3.2.2: IP-literal, or reg-name (which covers IPv4), with an optional port. No user information, no path, no list.
-const hostPattern = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]+)(?::[0-9]{0,5})?$/
+const hostPattern = /^(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?$/
 const absoluteForm = /^https?:\/\/([^/?#]*)(.*)$/i
 const digits = /^[0-9]{1,15}$/
 
 function isHost(text: string): boolean {
   if (!hostPattern.test(text)) return false
+  if (text.charCodeAt(0) === 0x5b && !isIPv6(text.slice(1, text.indexOf(']')))) return false
   const colon = text.lastIndexOf(':')
   return colon < 0 || text.endsWith(']') || Number(text.slice(colon + 1)) <= 65_535
 }
@@ -147,6 +149,7 @@ function checkHttp2(req: IncomingMessage): RequestFacts {
   let host: string | undefined
   let length: string | undefined
   let cookie: string | undefined
+  let cookieAt = 0
   let expectsContinue = false
   let announcesTrailers = false
   for (let i = 0; i < raw.length; i += 2) {
@@ -172,7 +175,7 @@ function checkHttp2(req: IncomingMessage): RequestFacts {
           continue
         }
         cookie = value
-        fields.push('Cookie', '')
+        cookieAt = fields.push('Cookie', '') - 1
         continue
       case 'expect':
         expectsContinue = value.toLowerCase() === '100-continue'
@@ -187,7 +190,7 @@ function checkHttp2(req: IncomingMessage): RequestFacts {
   const name = authority ?? host
   if (name === undefined || !isHost(name)) throw new ProxyError('ERR_HOST')
   fields[1] = name
-  if (cookie !== undefined) fields[fields.indexOf('Cookie') + 1] = cookie
+  if (cookie !== undefined) fields[cookieAt] = cookie
   const url = req.url as string
   if ((url.charCodeAt(0) !== 0x2f && !(url === '*' && req.method === 'OPTIONS')) || url.includes('#')) throw new ProxyError('ERR_TARGET')
   const open = !(req as unknown as Http2ServerRequest).stream.endAfterHeaders
@@ -212,9 +215,11 @@ function withHost(raw: readonly string[], authority: string): string[] {
 }
 
 function sameAuthority(a: string, b: string): boolean {
-  return a === b || authorityKey(a) === authorityKey(b)
+  return a === b || withoutPort(a, '80') === withoutPort(b, '80') || withoutPort(a, '443') === withoutPort(b, '443')
 }
 
-function authorityKey(authority: string): string {
-  return authority.toLowerCase().replace(/:(?:80|443)?$/, '')
+/** Lower case, without a port that says nothing. Which default port holds is the scheme's matter, so both are tried, each on both sides. */
+function withoutPort(authority: string, port: string): string {
+  const lower = authority.toLowerCase()
+  return lower.endsWith(`:${port}`) ? lower.slice(0, -port.length - 1) : lower.endsWith(':') ? lower.slice(0, -1) : lower
 }

@@ -105,6 +105,8 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
   }
   const head = new ResponseHead(exchange.method, status, reason, raw, attempt.upstream)
   const done = (error: ProxyError | undefined): void => {
+    // The upstream died, or the exchange was cut short, while a hook thought about the head: that has been answered.
+    if (attempt.over) return
     if (error !== undefined) {
       attempt.drop()
       exchange.core.fail(exchange, error)

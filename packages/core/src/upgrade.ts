@@ -34,6 +34,14 @@ export function responseOn(req: IncomingMessage, socket: Duplex): ServerResponse
   const res = new ServerResponse(req)
   res.shouldKeepAlive = false
   res.assignSocket(socket as Socket)
+  // Node took the listener that does this off the socket when it handed the upgrade over.
+  const drain = (): void => void res.emit('drain')
+  socket.on('drain', drain)
+  const detach = res.detachSocket.bind(res)
+  res.detachSocket = (detached) => {
+    socket.off('drain', drain)
+    detach(detached)
+  }
   res.on('finish', () => (socket as Socket).destroySoon?.())
   return res
 }
@@ -90,6 +98,8 @@ export function openTunnel(core: ProxyCore, exchange: LiveExchange, attempt: Att
     exchange.answered = true
     exchange.status = 101
     exchange.stopWatching?.()
+    // The deadline was for the answer; a tunnel has an idle limit of its own.
+    if (exchange.deadlineTimer !== undefined) core.clock.clearTimeout(exchange.deadlineTimer)
     exchange.res.detachSocket(socket)
     if (exchange.upgradeHead !== undefined && exchange.upgradeHead.length > 0) socket.unshift(exchange.upgradeHead)
     exchange.tunnel = new Tunnel(core, exchange, attempt, socket, pending.socket)
@@ -111,7 +121,7 @@ export class Tunnel {
   readonly #client: Socket
   readonly #upstream: Duplex
   readonly #readBefore: number
-  readonly #writtenBefore: number
+  #writtenBefore = 0
   readonly #openedAt: number
   #error: ProxyError | undefined
   #open = 2
@@ -123,13 +133,14 @@ export class Tunnel {
     this.#client = client
     this.#upstream = upstream
     this.#readBefore = client.bytesRead ?? 0
-    this.#writtenBefore = client.bytesWritten ?? 0
     this.#openedAt = core.clock.now()
     core.tunnels.add(this)
   }
 
+  /** The 101 has been written. */
   watch(): void {
     const client = this.#client
+    this.#writtenBefore = client.bytesWritten ?? 0
     const upstream = this.#upstream
     const idle = this.#exchange.route?.timeouts.tunnelIdle ?? 0
     // Every byte in either direction passes the client's socket, so its inactivity timer is the tunnel's.

@@ -217,6 +217,8 @@ export class ClientCall implements UpstreamCall {
   }
 
   #onError(error: unknown): void {
+    // What is wrong lies behind the message: its end is on its way, and node has taken the connection out of service.
+    if (this.#response?.complete === true) return
     if (!this.#over) this.#fail(toProxyError(error, this.#phase, this.#upstream))
   }
 

@@ -7,7 +7,7 @@
  * undici-call.ts. What undici cannot express goes through node:http, upgrades through http-proxy-3.
  */
 import { isIP } from 'node:net'
-import { type Duration, OptionReader } from '../options.ts'
+import { type Duration, OptionReader, type Size } from '../options.ts'
 import type { Upstream } from '../upstream.ts'
 import { Deadlines } from './deadlines.ts'
 import { upgradeWithHttpProxy } from './http-proxy-upgrade.ts'
@@ -25,7 +25,7 @@ export interface UndiciTransportOptions {
   /** Requests after which a connection is closed; 0 for no limit. Default 0. */
   readonly maxRequests?: number
   /** Largest response head in bytes. Default 64 KiB. */
-  readonly maxHeaderSize?: number
+  readonly maxHeaderSize?: Size
   /** Local address to connect from. */
   readonly localAddress?: string
 }
