@@ -1,23 +1,24 @@
 /** Inside a Fastify application, as an encapsulated plugin: its body parsers do not touch what is proxied. */
-import { createProxy, type ReverseProxy as WeirProxy } from '@weir/core'
+import { createProxy, type ReverseProxy } from '@weir/core'
 import { type Echo, echo, testUpstream } from '@weir/testing'
 import { type FastifyInstance, fastify } from 'fastify'
 
 /** Registers a proxy for everything under the prefix of the plugin. */
-function proxyPlugin(proxy: WeirProxy) {
+function proxyPlugin(proxy: ReverseProxy) {
   return async (scope: FastifyInstance): Promise<void> => {
     scope.removeAllContentTypeParsers()
     // No parser reads the body, so that it streams to the upstream.
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null))
-    scope.all('/*', (request, reply) => {
-      reply.hijack()
-      proxy(request.raw, reply.raw)
-    })
+    for (const path of ['', '/*'])
+      scope.all(path, (request, reply) => {
+        reply.hijack()
+        proxy(request.raw, reply.raw)
+      })
   }
 }
 
 await using service = await testUpstream(echo())
-await using proxy = createProxy({
+const proxy = createProxy({
   routes: [{ match: { path: '/api' }, stripPrefix: true, pool: { upstreams: [service.url] } }],
 })
 
@@ -25,6 +26,7 @@ const app = fastify()
 app.get('/health', () => ({ healthy: true }))
 app.register(proxyPlugin(proxy), { prefix: '/api' })
 app.server.on('upgrade', proxy.upgrade)
+app.addHook('preClose', () => proxy.close()) // before the server waits for its connections, WebSockets among them
 const base = await app.listen({ port: 0, host: '127.0.0.1' })
 
 console.log('own route:', await (await fetch(`${base}/health`)).json())

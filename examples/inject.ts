@@ -1,40 +1,18 @@
-/** Testing a configuration without a network: `inject` on the client's side, a transport of a few lines on the upstream's. */
+/** Testing a configuration without a network: `inject` on the client's side, a function on the upstream's. */
 import assert from 'node:assert/strict'
-import { createProxy, type Transport } from '@weir/core'
+import { createProxy } from '@weir/core'
+import { fakeTransport } from '@weir/testing'
 
-/** Answers every request with where it was to go. */
-const echoTransport: Transport = {
-  name: 'echo',
-  send(request, upstream, sink) {
-    let aborted = false
-    sink.onStart({
-      abort() {
-        aborted = true
-      },
-      pause() {},
-      resume() {},
-      reused: false,
-      connectMs: 0,
-      sent: true,
-    })
-    queueMicrotask(() => {
-      if (aborted) return
-      const body = Buffer.from(`${upstream.id} ${request.method} ${request.path}`)
-      sink.onHead(200, 'OK', ['Content-Type', 'text/plain', 'Content-Length', String(body.length)])
-      sink.onData(body)
-      sink.onEnd(undefined)
-    })
-  },
-}
+const transport = fakeTransport(({ method, path }, upstream) => ({ body: `${upstream.id} ${method} ${path}` }))
 
 await using proxy = createProxy({
-  transport: echoTransport,
+  transport,
   upstreams: [{ id: 'web', url: 'http://web.internal' }],
   routes: [
     {
       match: { path: '/api' },
       stripPrefix: true,
-      pool: { upstreams: [{ id: 'api', url: 'http://api.internal/v1' }], transport: echoTransport },
+      pool: { upstreams: [{ id: 'api', url: 'http://api.internal/v1' }], transport },
     },
   ],
 })
@@ -48,4 +26,6 @@ assert.equal(climbing.status, 400)
 assert.equal(climbing.headers.get('proxy-status'), 'weir; error=http_request_error; details="ERR_TARGET"')
 const twoHosts = await proxy.inject({ headers: { Host: ['web.example', 'admin.example'] } })
 assert.match(twoHosts.headers.get('proxy-status') ?? '', /ERR_HOST/)
+
+assert.equal(transport.requests.length, 2)
 console.log('all as expected')

@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export interface Child {
@@ -72,7 +72,7 @@ function track(child: ChildProcess, name: string): { child: ChildProcess; exited
       resolve(code)
     })
   })
-  return { child, exited, complaint: () => `${name} ended early${stderr ? `:\n${stderr.trim()}` : ''}` }
+  return { child, exited, complaint: () => `${basename(name)} ended early${stderr ? `:\n${stderr.trim()}` : ''}` }
 }
 
 /** Starts a TypeScript file of this folder with `process.execPath` and waits for the first message it sends. */

@@ -1,4 +1,7 @@
-/** P7: what one pick of each balancing strategy costs. Measured by `pick.ts` in a process of its own; its table is taken over as it is. */
+/**
+ * P7: what one pick of each balancing strategy costs. Measured by `pick.ts` in a process of its own; its table is taken over as it is. A
+ * smoke run takes one strategy only.
+ */
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { run } from './children.ts'
@@ -6,7 +9,7 @@ import type { BenchOptions, Section } from './options.ts'
 
 export async function picks(options: BenchOptions): Promise<Section> {
   const script = fileURLToPath(new URL('pick.ts', import.meta.url))
-  const output = existsSync(script) ? (await run(process.execPath, [script, ...(options.quick ? ['--quick'] : [])])).trim() : ''
+  const output = existsSync(script) ? (await run(process.execPath, [script, ...(options.quick ? ['roundRobin'] : [])])).trim() : ''
   return {
     id: 'P7',
     title: 'One pick, any strategy',

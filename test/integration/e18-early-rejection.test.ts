@@ -3,10 +3,10 @@
  * left of the upload belongs to no other request, neither on the client's connection nor on the upstream's. Upstreams differ in what they do
  * after such an answer, so each of their ways has its case.
  */
-import type { Stage } from '@weir/core'
+import type { ProxyOptions, Stage } from '@weir/core'
 import { type RawConnection, type RawResponse, type RawUpstream, rawConnect, rawRequest, rawUpstream, type UpstreamConnection } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
-import { h2Client } from './h2.ts'
+import { type H2Client, type H2Response, h2Client } from './h2.ts'
 import { okUpstream, outcomeLog, type RunningProxy, startProxy, transports, until } from './setup.ts'
 
 const size = 50_000_000
@@ -57,6 +57,17 @@ async function upload(client: RawConnection, framing: (typeof framings)[number])
   return framing === 'chunked' ? client.write('0\r\n\r\n') : true
 }
 
+/** Uploads as long as the stream takes it. */
+function uploadHttp2(client: H2Client): Promise<H2Response> {
+  const { stream, answer } = client.open({ ':method': 'POST', ':path': '/upload', 'content-length': String(size) })
+  const send = (sent: number): void => {
+    if (sent >= size) stream.end()
+    else if (!stream.destroyed) stream.write(piece, () => send(sent + piece.length))
+  }
+  send(0)
+  return answer
+}
+
 /** The client's connection is in step, or closed; a fresh one works. */
 async function expectInStep(running: RunningProxy, client: RawConnection, response: RawResponse, uploaded: boolean): Promise<void> {
   if (uploaded && response.header('connection') !== 'close') {
@@ -104,13 +115,7 @@ describe.each(transports)('E18 over %s: An upload that the upstream rejects earl
       await using upstream = await rejecting(answer, after)
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport, http2: true })
       await using client = await h2Client(running.port)
-      const { stream, answer: answered } = client.open({ ':method': 'POST', ':path': '/upload', 'content-length': String(size) })
-      const send = (sent: number): void => {
-        if (sent >= size) stream.end()
-        else if (!stream.destroyed) stream.write(piece, () => send(sent + piece.length))
-      }
-      send(0)
-      const response = await answered
+      const response = await uploadHttp2(client)
       expect([response.status, response.body.toString()]).toEqual([413, 'large'])
       // RFC 9113 §8.1: a complete response, and then RST_STREAM with NO_ERROR to stop the rest.
       expect(response.reset).toBe(0)
@@ -132,10 +137,11 @@ describe.each(transports)('E18 over %s: An upload that the upstream rejects earl
 
   it('before its first byte: the head was enough', async () => {
     await using upstream = await rawUpstream(async (connection) => {
-      const head = await connection.readHead()
-      if (head.line === 'GET /next HTTP/1.1') await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
-      else await connection.send(tooLarge)
-      await connection.stall()
+      for (;;) {
+        const head = await connection.readHead(10_000)
+        if (head.line === 'GET /next HTTP/1.1') await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+        else await connection.send(tooLarge)
+      }
     })
     await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
     await using client = await rawConnect(running.port)
@@ -165,7 +171,7 @@ describe.each(transports)('E18 over %s: An upload that the upstream rejects earl
 
 describe('E18: An upload that the proxy itself rejects', () => {
   it.each(framings)('as too large delivers 413 and leaves nobody out of step: %s', async (framing) => {
-    await using upstream = await rejecting(tooLarge, () => {})
+    await using upstream = await okUpstream()
     const log = outcomeLog()
     await using running = await startProxy({ upstreams: [upstream.url], maxBodySize: '1MiB', use: [log.stage] })
     await using client = await rawConnect(running.port, { deadline: 10_000 })
@@ -186,6 +192,26 @@ describe('E18: An upload that the proxy itself rejects', () => {
     expect([response.status, response.text()]).toEqual([401, 'who?'])
     await expectInStep(running, client, response, await sending)
     expect(upstream.requests.map(({ target }) => target).filter((target) => target !== '/next')).toEqual([])
+  })
+
+  it.each<[who: string, status: number, options: Partial<ProxyOptions>]>([
+    ['a stage', 401, { use: [({ url }) => (url === '/upload' ? { status: 401, body: 'who?' } : undefined)] }],
+    ['a stage that waits', 403, { use: [async ({ url }) => (url === '/upload' ? { status: 403 } : undefined)] }],
+    ['the limit of the body', 413, { maxBodySize: '1MiB' }],
+  ])('over HTTP/2 delivers its answer, and the session goes on: %s', async (_who, status, options) => {
+    await using upstream = await okUpstream()
+    const log = outcomeLog()
+    await using running = await startProxy(
+      { upstreams: [upstream.url], ...options, use: [log.stage, ...(options.use ?? [])] },
+      { http2: true },
+    )
+    await using client = await h2Client(running.port)
+    const response = await uploadHttp2(client)
+    expect([response.status, response.reset]).toEqual([status, 0])
+    expect((await log.outcome(1)).status).toBe(status)
+    const next = await client.request({ ':path': '/next' })
+    expect([next.status, next.body.toString(), next.reset]).toEqual([200, 'ok', 0])
+    expect(running.proxy.stats().inflight).toBe(0)
   })
 
   it('and that never ends is cut off after a while', async () => {

@@ -16,7 +16,7 @@
  */
 import { type Balancer, type Exchange, isPickable, OptionReader, type Upstream } from '@weir/core'
 import { Levels } from './levels.ts'
-import { LoadHeap } from './load-heap.ts'
+import { LoadTree } from './load-tree.ts'
 import { type RandomOption, readRandom } from './random-option.ts'
 
 export interface LeastConnectionsOptions extends RandomOption {}
@@ -41,15 +41,19 @@ class LeastConnections implements Balancer {
   readonly #random: () => number
   #upstreams: readonly Upstream[] = []
   #slots = new Map<Upstream, number>()
-  #inflight = new Float64Array(0)
+  /** In flight, of those who are not in `#levels`. */
+  #inflight = new Int32Array(0)
   #classOf = new Int32Array(0)
   #levels = new Levels(new Int32Array(0), 0)
   // By class.
   #weights: readonly number[] = []
+  #loads = new Float64Array(0)
   #turns = new Float64Array(0)
-  #heap = new LoadHeap(0)
+  #tree = new LoadTree(this.#loads, this.#turns)
   /** Virtual time of the turn served last. */
   #now = 0
+  /** Class whose turn has changed, or -1. Left to the next `#file`, since the `acquire` that follows a pick mostly changes its load as well. */
+  #stale = -1
   /** Slot of the last pick: `acquire` follows with the same upstream, and is spared the look-up. */
   #last = 0
   // Full upstreams, found so when they were the least loaded. They come back with their next release.
@@ -65,7 +69,7 @@ class LeastConnections implements Balancer {
     const n = available.length
     this.#upstreams = available.slice()
     this.#slots = new Map(available.map((upstream, slot) => [upstream, slot]))
-    this.#inflight = Float64Array.from(available, ({ inflight }) => inflight)
+    this.#inflight = Int32Array.from(available, ({ inflight }) => inflight)
     this.#weights = [...new Set(available.map(({ weight }) => weight))]
     const classes = new Map(this.#weights.map((weight, index) => [weight, index]))
     this.#classOf = Int32Array.from(available, ({ weight }) => classes.get(weight) as number)
@@ -74,15 +78,16 @@ class LeastConnections implements Balancer {
     this.#parkedAt = new Int32Array(n).fill(-1)
     this.#parkedCount = 0
     this.#last = 0
+    this.#stale = -1
     const first = Math.floor(this.#random() * n)
     for (let i = 0; i < n; i++) {
       const slot = (first + i) % n
       this.#levels.add(slot, this.#inflight[slot] as number)
     }
     this.#now = 0
-    this.#heap = new LoadHeap(classes.size)
+    this.#loads = Float64Array.from(this.#weights, (weight, index) => this.#levels.least(index) / weight)
     this.#turns = Float64Array.from(this.#weights, (_, index) => this.#random() * this.#period(index))
-    for (let index = 0; index < classes.size; index++) this.#file(index)
+    this.#tree = new LoadTree(this.#loads, this.#turns)
   }
 
   pick(exchange: Exchange): Upstream | undefined {
@@ -103,35 +108,29 @@ class LeastConnections implements Balancer {
   acquire(upstream: Upstream): void {
     const slot = this.#upstreams[this.#last] === upstream ? this.#last : this.#slots.get(upstream)
     if (slot === undefined) return
-    this.#inflight[slot] = (this.#inflight[slot] as number) + 1
-    if (!this.#levels.has(slot)) return
-    const index = this.#classOf[slot] as number
-    const least = this.#levels.least(index)
-    this.#levels.raise(slot)
-    if (this.#levels.least(index) !== least) this.#file(index)
+    if (!this.#levels.has(slot)) this.#inflight[slot] = (this.#inflight[slot] as number) + 1
+    else if (this.#levels.raise(slot)) this.#file(this.#classOf[slot] as number)
   }
 
   release(upstream: Upstream): void {
     const slot = this.#slots.get(upstream)
     if (slot === undefined) return
-    this.#inflight[slot] = (this.#inflight[slot] as number) - 1
-    if (!this.#levels.has(slot)) {
-      if (this.#parkedAt[slot] !== -1) this.#unpark(slot)
-      return
+    if (this.#levels.has(slot)) {
+      if (this.#levels.lower(slot)) this.#file(this.#classOf[slot] as number)
+    } else {
+      this.#inflight[slot] = (this.#inflight[slot] as number) - 1
+      this.#unpark(slot)
     }
-    const index = this.#classOf[slot] as number
-    const least = this.#levels.least(index)
-    this.#levels.lower(slot)
-    if (this.#levels.least(index) !== least) this.#file(index)
   }
 
   #take(exchange: Exchange): Upstream | undefined {
+    if (this.#stale !== -1) this.#file(this.#stale)
     for (;;) {
-      if (this.#heap.size === 0) {
+      const index = this.#tree.least
+      if (index === -1) {
         if (this.#unparkPickable(exchange)) continue
         return undefined
       }
-      const index = this.#heap.top
       const slot = this.#levels.first(index)
       const upstream = this.#upstreams[slot] as Upstream
       if (!upstream.full) {
@@ -147,10 +146,11 @@ class LeastConnections implements Balancer {
 
   /** The first of this class has been picked. */
   #turn(index: number): void {
-    this.#now = Math.max(this.#now, this.#turns[index] as number)
-    this.#turns[index] = this.#now + this.#period(index)
     this.#levels.rotate(index)
-    if (this.#weights.length > 1) this.#file(index)
+    if (this.#weights.length === 1) return
+    if ((this.#turns[index] as number) > this.#now) this.#now = this.#turns[index] as number
+    this.#turns[index] = this.#now + this.#period(index)
+    this.#stale = index
   }
 
   /** Virtual time between two turns of a class: as many of it as are tied take part, each by weight. */
@@ -158,13 +158,17 @@ class LeastConnections implements Balancer {
     return 1 / ((this.#weights[index] as number) * this.#levels.leastCount(index))
   }
 
-  /** Puts a class in its place among the classes. */
+  /** The least load of a class has changed. */
   #file(index: number): void {
-    if (this.#levels.isEmpty(index)) this.#heap.remove(index)
-    else this.#heap.set(index, this.#levels.least(index) / (this.#weights[index] as number), this.#turns[index] as number)
+    this.#loads[index] = this.#levels.isEmpty(index)
+      ? Number.POSITIVE_INFINITY
+      : this.#levels.least(index) / (this.#weights[index] as number)
+    this.#tree.replay(index)
+    if (this.#stale === index) this.#stale = -1
   }
 
   #leave(slot: number): void {
+    this.#inflight[slot] = this.#levels.inflight(slot)
     this.#levels.remove(slot)
     this.#file(this.#classOf[slot] as number)
   }

@@ -16,7 +16,7 @@ export class Levels {
   readonly #previous: Int32Array
   readonly #levelOf: Int32Array
   // By level.
-  readonly #inflight: Float64Array
+  readonly #inflight: Int32Array
   readonly #head: Int32Array
   readonly #size: Int32Array
   readonly #above: Int32Array
@@ -34,7 +34,7 @@ export class Levels {
     this.#next = new Int32Array(n)
     this.#previous = new Int32Array(n)
     this.#levelOf = new Int32Array(n).fill(none)
-    this.#inflight = new Float64Array(n)
+    this.#inflight = new Int32Array(n)
     this.#head = new Int32Array(n)
     this.#size = new Int32Array(n)
     this.#above = new Int32Array(n)
@@ -87,8 +87,11 @@ export class Levels {
   }
 
   remove(slot: number): void {
-    const level = this.#levelOf[slot] as number
+    this.#unlink(slot, this.#levelOf[slot] as number)
     this.#levelOf[slot] = none
+  }
+
+  #unlink(slot: number, level: number): void {
     const rest = (this.#size[level] as number) - 1
     this.#size[level] = rest
     if (rest === 0) {
@@ -102,46 +105,49 @@ export class Levels {
     if (this.#head[level] === slot) this.#head[level] = next
   }
 
-  /** One more in flight. */
-  raise(slot: number): void {
+  /** One more in flight. True when `least` of its class has changed, and so for `lower`. */
+  raise(slot: number): boolean {
     const level = this.#levelOf[slot] as number
-    const inflight = (this.#inflight[level] as number) + 1
     const above = this.#above[level] as number
-    if (above !== none && this.#inflight[above] === inflight) this.#move(slot, above)
+    const inflight = (this.#inflight[level] as number) + 1
+    const leastRises = this.#size[level] === 1 && this.#below[level] === none
+    if (above !== none && this.#inflight[above] === inflight) this.#move(slot, level, above)
     else if (this.#size[level] === 1) this.#inflight[level] = inflight
-    else this.#move(slot, this.#open(this.#classOf[slot] as number, inflight, level, above))
+    else this.#move(slot, level, this.#open(this.#classOf[slot] as number, inflight, level, above))
+    return leastRises
   }
 
   /** One less in flight. */
-  lower(slot: number): void {
+  lower(slot: number): boolean {
     const level = this.#levelOf[slot] as number
-    const inflight = (this.#inflight[level] as number) - 1
     const below = this.#below[level] as number
-    if (below !== none && this.#inflight[below] === inflight) this.#move(slot, below)
+    const inflight = (this.#inflight[level] as number) - 1
+    if (below !== none && this.#inflight[below] === inflight) this.#move(slot, level, below)
     else if (this.#size[level] === 1) this.#inflight[level] = inflight
-    else this.#move(slot, this.#open(this.#classOf[slot] as number, inflight, below, level))
+    else this.#move(slot, level, this.#open(this.#classOf[slot] as number, inflight, below, level))
+    return below === none
   }
 
-  #move(slot: number, to: number): void {
-    this.remove(slot)
+  inflight(slot: number): number {
+    return this.#inflight[this.#levelOf[slot] as number] as number
+  }
+
+  #move(slot: number, from: number, to: number): void {
+    this.#unlink(slot, from)
     this.#append(slot, to)
   }
 
   #append(slot: number, level: number): void {
+    const size = this.#size[level] as number
+    const head = size === 0 ? slot : (this.#head[level] as number)
+    const tail = size === 0 ? slot : (this.#previous[head] as number)
     this.#levelOf[slot] = level
-    if (this.#size[level] === 0) {
-      this.#head[level] = slot
-      this.#next[slot] = slot
-      this.#previous[slot] = slot
-    } else {
-      const head = this.#head[level] as number
-      const tail = this.#previous[head] as number
-      this.#next[tail] = slot
-      this.#previous[slot] = tail
-      this.#next[slot] = head
-      this.#previous[head] = slot
-    }
-    this.#size[level] = (this.#size[level] as number) + 1
+    this.#size[level] = size + 1
+    this.#head[level] = head
+    this.#next[tail] = slot
+    this.#previous[slot] = tail
+    this.#next[slot] = head
+    this.#previous[head] = slot
   }
 
   #open(index: number, inflight: number, below: number, above: number): number {

@@ -36,6 +36,8 @@ export interface RequestBody {
   readonly length: number | undefined
   /** The client announced trailers (`Trailer`): a transport that can send them waits for `onEnd`. */
   readonly hasTrailers: boolean
+  /** False when neither a first byte nor the end is there yet: a transport that writes the head together with them would hold it back. */
+  readonly ready?: boolean
   /** Starts at the first byte, also on a retry. A reader that was open before is closed. */
   open(reader: BodyReader): BodyFlow
 }
@@ -44,7 +46,9 @@ export interface RequestBody {
 export class BufferedBody implements RequestBody {
   readonly length: number
   readonly hasTrailers: boolean = false
+  readonly ready: boolean = true
   readonly #bytes: Buffer
+  #reader: BodyReader | undefined
 
   constructor(bytes: Buffer) {
     this.#bytes = bytes
@@ -52,16 +56,17 @@ export class BufferedBody implements RequestBody {
   }
 
   open(reader: BodyReader): BodyFlow {
-    let open = true
+    this.#reader = reader
+    let begun = false
     return {
       resume: () => {
-        if (!open) return
-        open = false
+        if (begun || this.#reader !== reader) return
+        begun = true
         if (this.#bytes.length > 0) reader.onChunk(this.#bytes)
-        reader.onEnd(undefined)
+        if (this.#reader === reader) reader.onEnd(undefined)
       },
       close: () => {
-        open = false
+        if (this.#reader === reader) this.#reader = undefined
       },
     }
   }
@@ -84,6 +89,8 @@ export class IncomingBody implements RequestBody {
   #ended = false
   #error: Error | undefined
   #flowing = false
+  #committed = false
+  #replaying = false
 
   constructor(
     req: IncomingMessage,
@@ -101,9 +108,16 @@ export class IncomingBody implements RequestBody {
     this.#onFailure = onFailure
   }
 
+  get ready(): boolean {
+    if (this.#started || this.#req.complete) return true
+    // HTTP/2 bytes wait in the stream behind the request.
+    const source = (this.#req as { stream?: { readableLength: number } }).stream ?? this.#req
+    return source.readableLength > 0
+  }
+
   /** True while a further attempt could be given the whole body. */
   get replayable(): boolean {
-    return this.#replay.chunks !== undefined && this.#error === undefined
+    return !this.#committed && this.#replay.chunks !== undefined && this.#error === undefined
   }
 
   /** True when the client has sent all of it. */
@@ -150,21 +164,33 @@ export class IncomingBody implements RequestBody {
 
   /** The decision to retry can no longer fall: free the memory. */
   commit(): void {
-    this.#replay.release()
+    this.#committed = true
+    // A reader that is still being replayed keeps what it has not had yet.
+    if (this.#cursor < 0) this.#replay.release()
   }
 
   #deliverReplay(): boolean {
+    // The reader resumed inside its callback: the loop below goes on anyway.
+    if (this.#replaying) return false
+    const reader = this.#reader
     const chunks = this.#replay.chunks
     while (chunks !== undefined && this.#cursor < chunks.length) {
       const chunk = chunks[this.#cursor++] as Buffer
-      if (this.#reader?.onChunk(chunk) === false) {
+      this.#replaying = true
+      const more = reader?.onChunk(chunk)
+      this.#replaying = false
+      // The reader may have closed, or handed over to another attempt, inside the callback: that one goes on from here.
+      if (this.#reader !== reader) {
+        if (this.#flowing) this.#resume()
+        return false
+      }
+      if (more === false) {
         this.#flowing = false
         return false
       }
-      // The reader may have closed, or handed over to another attempt, inside the callback.
-      if (!this.#flowing) return false
     }
     this.#cursor = -1
+    if (this.#committed) this.#replay.release()
     if (this.#error !== undefined) this.#reader?.onError(this.#error)
     else if (this.#ended) this.#reader?.onEnd(trailersOf(this.#req))
     return true
@@ -179,8 +205,11 @@ export class IncomingBody implements RequestBody {
         this.#fail(new ProxyError('ERR_BODY_TOO_LARGE'))
         return
       }
-      this.#replay.push(chunk)
-      if (this.#reader !== undefined && this.#cursor < 0 && !this.#reader.onChunk(chunk)) {
+      if (!this.#committed) this.#replay.push(chunk)
+      const reader = this.#reader
+      if (reader === undefined || this.#cursor >= 0) return
+      // Inside the callback another attempt may have taken over: its wishes count then.
+      if (!reader.onChunk(chunk) && this.#reader === reader) {
         this.#flowing = false
         req.pause()
       }

@@ -14,7 +14,7 @@ import { HeaderList } from './headers.ts'
 import { stageError } from './pipeline.ts'
 import type { ProxyCore } from './proxy.ts'
 import type { Waiter } from './queue.ts'
-import type { RequestFacts } from './request-check.ts'
+import { isHttp2, type RequestFacts } from './request-check.ts'
 import type { Stash } from './response.ts'
 import type { CompiledRoute } from './route.ts'
 import type { Hooks } from './stage.ts'
@@ -110,6 +110,8 @@ export class LiveExchange implements Exchange, PumpEvents {
 
   onPumped(): void {
     this.pumped = true
+    // RFC 9113 §8.1: the answer is complete, the rest of the upload is not needed. Without a word the client would wait for flow control.
+    if (!this.req.complete && isHttp2(this.req)) (this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
   }
 
   onPumpError(error: unknown): void {

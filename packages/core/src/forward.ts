@@ -39,7 +39,12 @@ export function startForwarding(exchange: LiveExchange): void {
     core.fail(exchange, ProxyError.is(error) ? error : new ProxyError('ERR_BODY_CONSUMED', { cause: error }))
     return
   }
-  nextAttempt(exchange, 0)
+  if (exchange.incoming === undefined) nextAttempt(exchange, 0)
+  // Body bytes that came in one packet with the head are there when this tick is over, and not before.
+  else
+    process.nextTick(() => {
+      if (!exchange.finished) nextAttempt(exchange, 0)
+    })
 }
 
 function openBody(exchange: LiveExchange, route: CompiledRoute): void {

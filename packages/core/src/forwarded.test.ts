@@ -135,7 +135,7 @@ describe('the client', () => {
   for (const [what, peer, fields, client] of rows) it(what, () => expect(clientIp(peer, fields)).toBe(client))
 
   it('nobody is believed without trust', () => {
-    expect(clientIp('10.0.0.1', ['X-Forwarded-For', '192.0.2.1'], nobody)).toBe('10.0.0.1')
+    expect(clientIp('10.0.0.1', ['X-Forwarded-For', '192.0.2.1'], new Forwarding(undefined, {}))).toBe('10.0.0.1')
   })
 
   it('is the first from the right who is not ours, whatever stands to the left', () => {

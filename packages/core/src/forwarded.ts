@@ -8,7 +8,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, isIPv6 } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { HeaderList } from './headers.ts'
 import type { OptionReader } from './options.ts'
@@ -39,7 +39,11 @@ export function compileTrust(value: unknown, read: OptionReader): TrustCheck | u
   }
   const list = new BlockList()
   value.forEach((entry: unknown, index) => {
-    for (const range of typeof entry === 'string' ? (namedSets[entry] ?? [entry]) : [String(entry)]) {
+    for (const range of typeof entry === 'string'
+      ? Object.hasOwn(namedSets, entry)
+        ? (namedSets[entry] as readonly string[])
+        : [entry]
+      : [String(entry)]) {
       const [address = '', bits, rest] = range.split('/')
       const version = isIP(address)
       const width = version === 4 ? 32 : 128
@@ -181,7 +185,14 @@ export function foldAddress(address: string): string {
   if (!address.includes(':')) return address
   const zone = address.indexOf('%')
   const plain = zone < 0 ? address : address.slice(0, zone)
-  return /^::ffff:\d+\.\d+\.\d+\.\d+$/i.test(plain) ? plain.slice(7) : plain
+  if (!/ffff/i.test(plain)) return plain
+  // The spelling that node uses, and then every other one.
+  if (/^::ffff:\d+\.\d+\.\d+\.\d+$/i.test(plain)) return plain.slice(7)
+  if (!isIPv6(plain)) return plain
+  const mapped = /^\[::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})\]$/.exec(new URL(`http://[${plain}]`).hostname)
+  if (mapped === null) return plain
+  const [high, low] = [Number.parseInt(mapped[1] as string, 16), Number.parseInt(mapped[2] as string, 16)]
+  return `${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`
 }
 
 /** One hop of a chain: port, brackets, quotes and v4-mapping taken off. Undefined for `unknown`, obfuscated names and junk. */
@@ -200,11 +211,16 @@ export function parseHop(hop: string): string | undefined {
 export function forwardedFor(value: string | undefined): string[] {
   if (value === undefined) return []
   const hops: string[] = []
-  for (const element of value.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g) ?? []) {
-    const match = /(?:^|;)\s*for\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)/i.exec(element)
-    hops.push(match?.[1] ?? '')
-  }
+  for (const element of value.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g) ?? []) hops.push(forParameter(element))
   return hops
+}
+
+/** Pair by pair, because a quoted value may hold anything, `;for=` included, and parts of it come from the client. */
+function forParameter(element: string): string {
+  const pair = /\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^";\s]*)\s*(?:;|$)/gy
+  for (let match = pair.exec(element); match !== null; match = pair.exec(element))
+    if ((match[1] as string).toLowerCase() === 'for') return match[2] as string
+  return ''
 }
 
 function quoteIfNeeded(value: string): string {

@@ -30,7 +30,11 @@ export function compileHeaderRules(value: HeaderRules | undefined, read: OptionR
   if (value === undefined) return undefined
   const rules = read.object<HeaderRules>(value, ['remove', 'rename', 'set', 'add', 'setIfMissing'])
   const edits: HeaderEdit[] = []
-  const usable = (path: string, name: string, fixed: unknown): boolean => {
+  const usable = (path: string, name: unknown, fixed: unknown): name is string => {
+    if (typeof name !== 'string') {
+      read.problem(path, name, 'header names that are strings')
+      return false
+    }
     try {
       checkField(name, typeof fixed === 'string' ? fixed : '')
     } catch {
@@ -43,19 +47,29 @@ export function compileHeaderRules(value: HeaderRules | undefined, read: OptionR
     }
     return true
   }
-  for (const name of rules.remove ?? []) if (usable('remove', name, '')) edits.push((headers) => void headers.delete(name))
-  for (const [from, to] of Object.entries(rules.rename ?? {})) {
+  if (rules.remove !== undefined && !Array.isArray(rules.remove))
+    read.problem('remove', rules.remove, "a list of names such as ['x-debug']")
+  for (const name of Array.isArray(rules.remove) ? rules.remove : [])
+    if (usable('remove', name, '')) edits.push((headers) => void headers.delete(name))
+  const fields = (key: 'rename' | 'set' | 'add' | 'setIfMissing'): [string, unknown][] => {
+    const value: unknown = rules[key]
+    if (value === undefined) return []
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return Object.entries(value)
+    read.problem(key, value, "an object such as { 'x-name': 'value' }")
+    return []
+  }
+  for (const [from, to] of fields('rename')) {
     if (usable('rename', from, '') && usable('rename', to, '')) edits.push((headers) => void headers.rename(from, to))
   }
   const each = (key: 'set' | 'add' | 'setIfMissing', apply: (headers: HeaderList, name: string, value: string) => void): void => {
-    for (const [name, given] of Object.entries(rules[key] ?? {})) {
+    for (const [name, given] of fields(key)) {
       if (typeof given !== 'string' && typeof given !== 'function') {
         read.problem(key, { [name]: given }, 'a string, or a function of the exchange that returns one')
         continue
       }
       if (!usable(key, name, given)) continue
       edits.push((headers, exchange) => {
-        const text = typeof given === 'string' ? given : given(exchange)
+        const text = typeof given === 'string' ? given : (given as (exchange: Exchange) => string | undefined)(exchange)
         if (text !== undefined) apply(headers, name, text)
       })
     }

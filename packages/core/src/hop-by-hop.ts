@@ -36,7 +36,7 @@ const otherwiseNoted = 2
 
 /** As above, with the lengths of the names that a response scan notes. */
 const responseLength = perHopLength.slice()
-for (const name of ['content-length', 'location', 'content-location', 'refresh'])
+for (const name of ['content-length', 'content-disposition', 'location', 'content-location', 'refresh'])
   responseLength[name.length] = (responseLength[name.length] as number) | otherwiseNoted
 
 function isPerHop(name: string): boolean {
@@ -100,9 +100,11 @@ export interface ResponseScan {
   length: number
   /** Location, Content-Location or Refresh is present. */
   urls: boolean
+  /** `Content-Disposition` stands behind `Content-Length`. */
+  disposition: boolean
 }
 
-const scan: ResponseScan = { length: -1, urls: false }
+const scan: ResponseScan = { length: -1, urls: false, disposition: false }
 
 /**
  * Keeps the end-to-end fields of a response, in place: the transport has made the list for us, and a copy per response would be for nothing.
@@ -111,6 +113,7 @@ const scan: ResponseScan = { length: -1, urls: false }
 export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseScan {
   scan.length = -1
   scan.urls = false
+  scan.disposition = false
   let connection = ''
   let trailer = false
   let kept = 0
@@ -124,6 +127,7 @@ export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseSca
         if (lower !== 'trailer' || !takesTrailers) continue
         trailer = true
       } else if (lower === 'content-length') scan.length = Number(raw[i + 1])
+      else if (lower === 'content-disposition') scan.disposition = scan.length >= 0
       else if (lower === 'location' || lower === 'content-location' || lower === 'refresh') scan.urls = true
     }
     if (kept !== i) {

@@ -181,7 +181,8 @@ export function runErrorHooks(exchange: LiveExchange, error: ProxyError, index: 
 }
 
 export function stageError(name: string, cause: unknown): ProxyError {
-  return ProxyError.is(cause)
+  // A header value that cannot be sent is the mistake of whoever set it here, not of the client.
+  return ProxyError.is(cause) && cause.code !== 'ERR_HEADER_VALUE'
     ? cause
     : new ProxyError('ERR_STAGE', { message: `${name} failed: ${cause instanceof Error ? cause.message : String(cause)}`, cause })
 }

@@ -109,6 +109,7 @@ export class ProxyCore implements StageSink {
   #running: LiveExchange | undefined
   #inflight = 0
   #started: Promise<void> | true | undefined
+  #startedStages = 0
   #stop: AbortController | undefined
   #closed: Promise<void> | undefined
   #onDrained: (() => void) | undefined
@@ -402,10 +403,13 @@ export class ProxyCore implements StageSink {
   }
 
   async #startStages(): Promise<void> {
-    this.#stop = new AbortController()
-    for (const stage of this.settings.stages) {
-      const result = stage.start?.({ signal: this.#stop.signal })
+    this.#stop ??= new AbortController()
+    const { stages } = this.settings
+    // Where an earlier start failed, the next goes on: no stage is started twice.
+    while (this.#startedStages < stages.length) {
+      const result = stages[this.#startedStages]?.start?.({ signal: this.#stop.signal })
       if (isPromise<void>(result)) await result
+      this.#startedStages++
     }
     this.#started = true
   }

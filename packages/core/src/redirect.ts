@@ -14,15 +14,20 @@ export interface PublicFace {
   readonly authority: string
 }
 
-const absolute = /^https?:\/\/([^/?#]*)(.*)$/i
+const absolute = /^(https?):\/\/([^/?#]*)(.*)$/i
 
 export function rewriteUrl(value: string, face: PublicFace): string {
   const match = absolute.exec(value)
   if (match !== null) {
-    if (face.host === undefined || (match[1] as string).toLowerCase() !== face.authority) return value
-    return `${face.proto}://${face.host}${publicPath(match[2] as string, face)}`
+    if (face.host === undefined || plainAuthority(match[1] as string, match[2] as string) !== face.authority) return value
+    return `${face.proto}://${face.host}${publicPath(match[3] as string, face)}`
   }
   return value.charCodeAt(0) === 0x2f && value.charCodeAt(1) !== 0x2f ? publicPath(value, face) : value
+}
+
+/** Lower case, without the port that the scheme has anyway: an upstream may write it out. */
+function plainAuthority(scheme: string, authority: string): string {
+  return authority.toLowerCase().replace(scheme.toLowerCase() === 'https' ? /:(?:443)?$/ : /:(?:80)?$/, '')
 }
 
 export function rewriteRefresh(value: string, face: PublicFace): string {

@@ -248,7 +248,7 @@ function commit(exchange: LiveExchange, head: ResponseHead, sender: UpstreamCall
   // Hooks may have set what belongs to the connection or frames the message; only their wish to close it is heard.
   if (/(?:^|,)\s*close\s*(?:,|$)/i.test(head.headers.get('connection') ?? '')) exchange.res.shouldKeepAlive = false
   const fields = [...head.headers.raw]
-  keepEndToEnd(fields, exchange.facts?.takesTrailers === true && head.hasBody)
+  if (keepEndToEnd(fields, exchange.facts?.takesTrailers === true && head.hasBody).disposition) lengthLast(fields)
   if (!Number.isInteger(head.status) || !writeHead(exchange, head.status, head.reason, fields)) {
     exchange.core.fail(exchange, new ProxyError(head.upstream === undefined ? 'ERR_STAGE' : 'ERR_UPSTREAM_STATUS'))
     return undefined
@@ -269,8 +269,14 @@ function prepareFields(exchange: LiveExchange, upstream: Upstream, status: numbe
   const found = keepEndToEnd(fields, facts?.takesTrailers === true && statusHasBody(exchange.method, status))
   // RFC 9110 §8.6: no Content-Length on 1xx and 204.
   if (status === 204 && found.length >= 0) dropLength(fields)
+  if (found.disposition) lengthLast(fields)
   if (found.urls && route?.rewriteRedirects === true) rewriteRedirects(fields, faceOf(exchange, route, upstream as PoolUpstream))
   return found
+}
+
+/** Behind a Content-Length node reads Content-Disposition as latin1 and writes it as UTF-8, which changes its octets. */
+function lengthLast(fields: string[]): void {
+  for (let i = fields.length - 2; i >= 0; i -= 2) if (isField(fields[i] as string, 'content-length')) fields.push(...fields.splice(i, 2))
 }
 
 function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): PublicFace {

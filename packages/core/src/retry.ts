@@ -7,7 +7,7 @@
  *   when it is failing.
  */
 import type { ErrorCode, ProxyError } from './errors.ts'
-import { type Duration, type OptionReader, parseDuration, type Size } from './options.ts'
+import type { Duration, OptionReader, Size } from './options.ts'
 
 /** `connect`: no connection. `reset`: the connection died before a response head. `timeout`: no head in time. Or a status from 400 to 599. */
 export type RetryCondition = 'connect' | 'reset' | 'timeout' | number
@@ -124,9 +124,10 @@ export function compileRetry(value: RetryOptions | false | undefined, read: Opti
     'maxRetryAfter',
     'replayBuffer',
   ])
-  const on = given.on ?? ['connect', 'reset']
+  const on: readonly unknown[] = given.on === undefined ? ['connect', 'reset'] : Array.isArray(given.on) ? given.on : []
   const statuses = new Set<number>()
-  if (!Array.isArray(on)) read.problem('on', on, "a list of 'connect', 'reset', 'timeout' and statuses from 400 to 599")
+  if (given.on !== undefined && !Array.isArray(given.on))
+    read.problem('on', given.on, "a list of 'connect', 'reset', 'timeout' and statuses from 400 to 599")
   else
     on.forEach((condition: unknown, index: number) => {
       if (typeof condition === 'number' && Number.isInteger(condition) && condition >= 400 && condition <= 599) statuses.add(condition)
@@ -182,9 +183,13 @@ export function backoffDelay(policy: RetryPolicy, attempt: number, random: () =>
 export function parseRetryAfter(value: string | undefined, nowEpoch: number): number | undefined {
   if (value === undefined) return undefined
   const text = value.trim()
-  if (/^\d{1,10}$/.test(text)) return parseDuration(Number(text) * 1000)
-  // An HTTP date names a weekday; Date.parse alone would also take "-1" or "2.5".
-  if (!/^[A-Za-z]{3,9},? /.test(text)) return undefined
-  const date = Date.parse(text)
+  if (/^\d+$/.test(text)) return Math.min(Number(text) * 1000, Number.MAX_SAFE_INTEGER)
+  // RFC 9110 §5.6.7: three shapes, always GMT. Date.parse alone skips words it does not know and takes the third for local time.
+  const zoned =
+    /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/.test(text) ||
+    /^[A-Z][a-z]{5,8}, \d{2}-[A-Z][a-z]{2}-\d{2} \d{2}:\d{2}:\d{2} GMT$/.test(text)
+  const asctime = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$/.test(text)
+  if (!zoned && !asctime) return undefined
+  const date = Date.parse(asctime ? `${text} GMT` : text)
   return Number.isNaN(date) ? undefined : Math.max(0, date - nowEpoch)
 }

@@ -10,7 +10,7 @@
  *
  * How it is kept cheap. In virtual time, which moves on by `1 / total` per pick, the turns of an upstream lie `1 / weight` apart whatever the
  * others do: serving one changes nothing for the rest. Upstreams of one weight form a class, in which the earliest turn is also the most
- * urgent, so that only heads of classes compete: in one heap until they may be served, in another by urgency. A pick is O(log n), amortised.
+ * urgent, so that only heads of classes compete: in one tournament until they may be served, in another by urgency. A pick is O(log n), amortised.
  *
  * Whoever cannot be picked must not lose its place, nor come back with a debt to be paid in a burst. An upstream that this exchange has tried
  * sits the pick out, and its lag stays what it was. A full one leaves until a release, and what it was owed lapses. When membership or weights
@@ -154,6 +154,8 @@ class RoundRobin implements Balancer {
   }
 }
 
+const never = Number.POSITIVE_INFINITY
+
 /**
  * Who is next, by number: the schedule alone, which knows nothing of upstreams and load. Times travel in arrays and never as arguments: a
  * fraction that is passed to, or returned by, a function that is not inlined is an allocation.
@@ -162,17 +164,17 @@ class Turns {
   readonly #weights: readonly number[]
   readonly #margin: number
   // By slot. An upstream is even (lag 0) at virtual time `#base + #had / weight`, which is in `#even`: a quotient, not a sum of steps, so that
-  // rounding never adds up. One that has left keeps its lag in `#base`.
+  // rounding never adds up. One that has left keeps its lag in `#base`, and is never even.
   readonly #base: Float64Array
   readonly #had: Float64Array
   readonly #even: Float64Array
   readonly #classOf: Int32Array
-  readonly #members: readonly SlotHeap[]
-  // By class: when its head may be served, and when it must.
+  readonly #members: readonly Tournament[]
+  // By class: when its head may be served, if that is not yet; and when it must be, if it may.
   readonly #opening: Float64Array
   readonly #deadline: Float64Array
-  readonly #waiting: SlotHeap
-  readonly #ready: SlotHeap
+  readonly #waiting: Tournament
+  readonly #ready: Tournament
   // Virtual time is `#origin + #steps / #total`, where `#total` is the weight of all who have not left. These fields start as numbers: one
   // that had ever been undefined would hold its fractions in objects, a new one for every change (measured: 16 bytes per pick).
   #origin = 0
@@ -189,24 +191,28 @@ class Turns {
     this.#due = 1 / this.#total
     this.#base = Float64Array.from(lags)
     this.#had = new Float64Array(n)
-    this.#even = new Float64Array(n)
+    this.#even = new Float64Array(n).fill(never)
     // Light classes first: of two turns of the same urgency the rarer one wins, since it has waited longer.
-    const sizes = new Map<number, number>()
-    for (const weight of weights) sizes.set(weight, (sizes.get(weight) ?? 0) + 1)
-    const classes = [...sizes.keys()].sort((a, b) => a - b)
+    const slots = new Map<number, number[]>()
+    weights.forEach((weight, slot) => {
+      const members = slots.get(weight)
+      if (members === undefined) slots.set(weight, [slot])
+      else members.push(slot)
+    })
+    const classes = [...slots.keys()].sort((a, b) => a - b)
     const index = new Map(classes.map((weight, i) => [weight, i]))
-    const positions = new Int32Array(n).fill(-1)
     this.#classOf = Int32Array.from(weights, (weight) => index.get(weight) as number)
-    this.#members = classes.map((weight) => new SlotHeap(sizes.get(weight) as number, this.#even, positions))
-    this.#opening = new Float64Array(classes.length)
-    this.#deadline = new Float64Array(classes.length)
-    this.#waiting = new SlotHeap(classes.length, this.#opening, new Int32Array(classes.length).fill(-1))
-    this.#ready = new SlotHeap(classes.length, this.#deadline, new Int32Array(classes.length).fill(-1))
+    const entries = new Int32Array(n)
+    this.#members = classes.map((weight) => new Tournament(slots.get(weight) as number[], this.#even, entries))
+    this.#opening = new Float64Array(classes.length).fill(never)
+    this.#deadline = new Float64Array(classes.length).fill(never)
+    this.#waiting = new Tournament([...classes.keys()], this.#opening, new Int32Array(classes.length))
+    this.#ready = new Tournament([...classes.keys()], this.#deadline, new Int32Array(classes.length))
     for (let slot = 0; slot < n; slot++) this.#join(slot)
   }
 
   has(slot: number): boolean {
-    return this.#membersOf(slot).has(slot)
+    return this.#even[slot] !== never
   }
 
   /** Turns earned less turns had. */
@@ -217,21 +223,19 @@ class Turns {
 
   /** Who should be served now; -1 when all have left. */
   next(): number {
-    const waiting = this.#waiting
-    const ready = this.#ready
-    if (ready.size === 0) {
-      if (waiting.size === 0) return -1
-      const opening = this.#opening[waiting.top] as number
+    for (let index = this.#waiting.first; index !== -1; index = this.#waiting.first) {
+      const opening = this.#opening[index] as number
       if (opening > this.#due) {
+        if (this.#ready.first !== -1) break
         // Those who were due have left: nobody gains by waiting for virtual time to come to the next.
         this.#origin = opening - 1 / this.#total
         this.#steps = 0
         this.#due = opening
       }
-      this.#promote()
+      this.#file(index)
     }
-    while (waiting.size > 0 && (this.#opening[waiting.top] as number) <= this.#due) this.#promote()
-    return (this.#members[ready.top] as SlotHeap).top
+    const index = this.#ready.first
+    return index === -1 ? -1 : (this.#members[index] as Tournament).first
   }
 
   serve(slot: number): void {
@@ -243,9 +247,9 @@ class Turns {
 
   leave(slot: number): void {
     this.#base[slot] = this.lag(slot)
-    this.#membersOf(slot).remove(slot)
-    this.#file(this.#classOf[slot] as number)
+    this.#even[slot] = never
     this.#reweigh(slot, -1)
+    this.#replay(slot)
   }
 
   /** Back with the lag it left with; `forgo` what it was owed then. */
@@ -264,39 +268,38 @@ class Turns {
 
   #place(slot: number): void {
     this.#even[slot] = (this.#base[slot] as number) + (this.#had[slot] as number) / (this.#weights[slot] as number)
-    this.#membersOf(slot).set(slot)
-    this.#file(this.#classOf[slot] as number)
+    this.#replay(slot)
   }
 
-  /** Puts a class where its head, which may be another one now, belongs. */
+  #replay(slot: number): void {
+    const index = this.#classOf[slot] as number
+    ;(this.#members[index] as Tournament).replay(slot)
+    this.#file(index)
+  }
+
+  /** Puts a class where its head, which may be another one now, belongs: among the waiting, the ready, or neither. */
   #file(index: number): void {
-    const members = this.#members[index] as SlotHeap
-    this.#waiting.remove(index)
-    if (members.size === 0) {
-      this.#ready.remove(index)
-      return
+    const head = (this.#members[index] as Tournament).first
+    let opening = never
+    let deadline = never
+    if (head !== -1) {
+      const base = this.#base[head] as number
+      const had = this.#had[head] as number
+      const weight = this.#weights[head] as number
+      opening = base + (had + this.#margin) / weight
+      if (opening <= this.#due) {
+        opening = never
+        deadline = base + (had + 1 - this.#margin) / weight
+      }
     }
-    const { top } = members
-    const base = this.#base[top] as number
-    const had = this.#had[top] as number
-    const weight = this.#weights[top] as number
-    this.#opening[index] = base + (had + this.#margin) / weight
-    this.#deadline[index] = base + (had + 1 - this.#margin) / weight
-    if ((this.#opening[index] as number) <= this.#due) this.#ready.set(index)
-    else {
-      this.#ready.remove(index)
-      this.#waiting.set(index)
+    if (this.#opening[index] !== opening) {
+      this.#opening[index] = opening
+      this.#waiting.replay(index)
     }
-  }
-
-  #promote(): void {
-    const index = this.#waiting.top
-    this.#waiting.remove(index)
-    this.#ready.set(index)
-  }
-
-  #membersOf(slot: number): SlotHeap {
-    return this.#members[this.#classOf[slot] as number] as SlotHeap
+    if (this.#deadline[index] !== deadline) {
+      this.#deadline[index] = deadline
+      this.#ready.replay(index)
+    }
   }
 
   #reweigh(slot: number, sign: 1 | -1): void {
@@ -307,67 +310,47 @@ class Turns {
   }
 }
 
-/** A binary heap of numbers by key, equal keys by number. Any number can be taken out: `positions` says where it is, -1 for nowhere. */
-class SlotHeap {
-  size: number = 0
-  readonly #slots: Int32Array
+/**
+ * Who has the smallest key, as a knock-out tournament: equal keys go to the smaller number. When a key changes, one comparison per round plays
+ * it again; a heap needs two, and moves what it compares (measured with ten equal upstreams: 50 ns per pick instead of 65).
+ */
+class Tournament {
   readonly #keys: Float64Array
-  readonly #positions: Int32Array
+  /** Where the number enters, by number. */
+  readonly #entries: Int32Array
+  /** The winner of match m comes from matches 2m and 2m + 1; behind the matches stand those who enter. Match 1 is the final. */
+  readonly #winners: Int32Array
 
-  /** @param keys by slot; after changing one, `set` the slot */
-  constructor(capacity: number, keys: Float64Array, positions: Int32Array) {
-    this.#slots = new Int32Array(capacity)
+  /**
+   * @param keys by number, `never` for those who do not take part; after changing one, `replay` the number
+   * @param entries by number, filled in here; tournaments of different numbers may share it
+   */
+  constructor(numbers: readonly number[], keys: Float64Array, entries: Int32Array) {
+    const n = numbers.length
     this.#keys = keys
-    this.#positions = positions
+    this.#entries = entries
+    this.#winners = Int32Array.from({ length: 2 * n }, (_, i) => numbers[i - n] ?? -1)
+    numbers.forEach((number, i) => {
+      entries[number] = n + i
+    })
+    for (let match = n - 1; match > 0; match--) this.#play(match)
   }
 
-  get top(): number {
-    return this.#slots[0] as number
+  /** -1 when nobody takes part. */
+  get first(): number {
+    const winner = this.#winners[1]
+    return winner === undefined || this.#keys[winner] === never ? -1 : winner
   }
 
-  has(slot: number): boolean {
-    return this.#positions[slot] !== -1
+  replay(number: number): void {
+    for (let match = (this.#entries[number] as number) >> 1; match > 0; match >>= 1) this.#play(match)
   }
 
-  /** Puts `slot` where its key belongs. */
-  set(slot: number): void {
-    const at = this.#positions[slot] as number
-    this.#settle(at === -1 ? this.size++ : at, slot)
-  }
-
-  remove(slot: number): void {
-    const at = this.#positions[slot] as number
-    if (at === -1) return
-    this.#positions[slot] = -1
-    const last = --this.size
-    if (at !== last) this.#settle(at, this.#slots[last] as number)
-  }
-
-  /** `at` is free: moves others until `slot` fits. */
-  #settle(from: number, slot: number): void {
-    let at = from
-    while (at > 0) {
-      const parent = this.#slots[(at - 1) >> 1] as number
-      if (!this.#before(slot, parent)) break
-      this.#put(at, parent)
-      at = (at - 1) >> 1
-    }
-    for (let child = 2 * at + 1; child < this.size; child = 2 * at + 1) {
-      if (child + 1 < this.size && this.#before(this.#slots[child + 1] as number, this.#slots[child] as number)) child++
-      if (!this.#before(this.#slots[child] as number, slot)) break
-      this.#put(at, this.#slots[child] as number)
-      at = child
-    }
-    this.#put(at, slot)
-  }
-
-  #before(a: number, b: number): boolean {
-    const difference = (this.#keys[a] as number) - (this.#keys[b] as number)
-    return difference < 0 || (difference === 0 && a < b)
-  }
-
-  #put(at: number, slot: number): void {
-    this.#slots[at] = slot
-    this.#positions[slot] = at
+  #play(match: number): void {
+    const a = this.#winners[2 * match] as number
+    const b = this.#winners[2 * match + 1] as number
+    const keyA = this.#keys[a] as number
+    const keyB = this.#keys[b] as number
+    this.#winners[match] = keyA < keyB || (keyA === keyB && a < b) ? a : b
   }
 }

@@ -81,7 +81,7 @@ export function compileMatch(match: unknown, read: OptionReader): MatchFields {
     read.problem(name, value, 'a non-empty string or a list of them')
     return undefined
   }
-  const hosts = list('host', given.host)?.map(normaliseHost)
+  const hosts = list('host', given.host)?.map((host) => (host.includes('/') ? host : normaliseHost(host)))
   for (const host of hosts ?? [])
     if (!hostRule.test(host)) read.problem('host', host, "a host name such as 'api.example.com' or '*.example.com', without port or scheme")
   const paths = list('path', given.path)
@@ -89,10 +89,14 @@ export function compileMatch(match: unknown, read: OptionReader): MatchFields {
     if (!path.startsWith('/') || /[?#\s]/.test(path)) read.problem('path', path, "a path prefix that starts with a slash, such as '/api'")
   const methods = list('method', given.method)
   const headers: [string, string | true][] = []
-  for (const [name, value] of Object.entries(given.header ?? {})) {
-    if (typeof value === 'string' || value === true) headers.push([name.toLowerCase(), value])
-    else read.problem('header', { [name]: value }, 'an exact value, or true for "is present"')
-  }
+  const wanted: unknown = given.header ?? {}
+  if (typeof wanted !== 'object' || Array.isArray(given.header) || given.header === null)
+    read.problem('header', given.header, "an object such as { 'x-version': 'beta' }")
+  else
+    for (const [name, value] of Object.entries(wanted as object)) {
+      if (typeof value === 'string' || value === true) headers.push([name.toLowerCase(), value])
+      else read.problem('header', { [name]: value }, 'an exact value, or true for "is present"')
+    }
   return {
     hosts,
     paths: paths?.map((path) => path.replace(/\/+$/, '')),

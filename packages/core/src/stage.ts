@@ -46,7 +46,7 @@ export interface ProxyResponse {
   replace(reply: Reply): void
 }
 
-/** The moments of an exchange that a stage asked for. Called innermost first (reverse list order). */
+/** The moments of an exchange that a stage asked for. Called innermost first (reverse list order), but for `onAttempt`, which faces the upstream and runs in list order. */
 export interface Hooks {
   /** Before each try: `headers` is this attempt's own copy, hop-by-hop fields are gone and forwarding fields are set. */
   onAttempt?(headers: HeaderList, upstream: Upstream): void

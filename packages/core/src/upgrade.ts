@@ -149,8 +149,10 @@ export class Tunnel {
     }
     // The transport has tied the two sides to one fate; here it is only seen when both are gone, and why.
     for (const side of [client, upstream]) {
+      // A client that resets says nothing about the upstream.
+      const code = side === client ? 'ERR_CLIENT_ABORTED' : 'ERR_TUNNEL_BROKEN'
       side.on('error', (cause) => {
-        this.#error ??= new ProxyError('ERR_TUNNEL_BROKEN', { cause, upstream: this.#attempt.upstream })
+        this.#error ??= new ProxyError(code, { cause, upstream: this.#attempt.upstream })
       })
       side.on('close', () => this.#sideClosed())
       if (side.closed) this.#sideClosed()

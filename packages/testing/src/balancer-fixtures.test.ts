@@ -10,12 +10,13 @@ describe('stub upstreams', () => {
     expect(isPickable(upstream, stubExchange())).toBe(false)
   })
 
-  it('have ids of their own, and URLs that parse', () => {
+  it('have ids of their own, and addresses', () => {
     const upstreams = stubUpstreams(new Array(30).fill(1))
     expect(new Set(upstreams.map(({ id }) => id)).size).toBe(30)
     expect(upstreams.map(({ id }) => id).slice(24, 28)).toEqual(['y', 'z', 'u26', 'u27'])
     expect(stubUpstreams([5, 1]).map(({ weight }) => weight)).toEqual([5, 1])
-    expect(stubUpstream({ id: 'b' }).url.href).toBe('http://b.test/')
+    expect(stubUpstream({ id: 'b' }).url.href).toBe('http://upstream.test/')
+    expect(stubUpstream({ id: 'http://10.0.0.1:3000' }).url.href).toBe('http://10.0.0.1:3000/')
   })
 })
 

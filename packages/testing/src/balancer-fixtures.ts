@@ -7,7 +7,7 @@ import { Socket } from 'node:net'
 import { type AttemptOutcome, type Exchange, HeaderList, type Upstream, type UpstreamState } from '@weir/core'
 
 export interface StubUpstreamOptions {
-  /** Default `a`. */
+  /** Default `a`. When it is a URL, it is the address too; otherwise that is `http://upstream.test/`. */
   readonly id?: string
   /** Default 1. */
   readonly weight?: number
@@ -43,7 +43,7 @@ class Stub implements StubUpstream {
 
   constructor(options: StubUpstreamOptions) {
     this.id = options.id ?? 'a'
-    this.url = new URL(`http://${encodeURIComponent(this.id)}.test`)
+    this.url = new URL(URL.canParse(this.id) ? this.id : 'http://upstream.test')
     this.weight = options.weight ?? 1
     this.inflight = options.inflight ?? 0
     this.maxConcurrent = options.maxConcurrent ?? Number.POSITIVE_INFINITY

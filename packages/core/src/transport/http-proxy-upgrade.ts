@@ -130,11 +130,22 @@ function pendingTunnel(client: Duplex, side: ClientSide, socket: Duplex, first: 
       opened = true
       const head = Buffer.from(`HTTP/1.1 101 Switching Protocols\r\n${fieldLines(headers)}\r\n`, 'latin1')
       side.open(head)
-      if (!socket.destroyed) join({ headers: {} } as IncomingMessage, socket, nothing)
-      else client.write(head)
+      if (!socket.destroyed) {
+        bypassView(socket, side.view, client)
+        join({ headers: {} } as IncomingMessage, socket, nothing)
+      } else client.write(head)
       tie(client, socket, linger)
     },
   }
+}
+
+/** The view has done its part when the sockets are piped: piped to the client itself, no chunk takes the way over a Proxy. */
+function bypassView(socket: Duplex, view: Duplex, client: Duplex): void {
+  const { pipe } = socket
+  socket.pipe = ((destination: Duplex) => {
+    socket.pipe = pipe
+    return socket.pipe(destination === view ? client : destination)
+  }) as typeof pipe
 }
 
 function fieldLines(headers: readonly string[]): string {

@@ -438,7 +438,7 @@ describe('responses, as http-proxy-3 would spoil them', () => {
   })
 
   it('a response that arrives while the connection idles closes it', async () => {
-    const transport = transportOf()
+    const transport = transportOf({ keepAliveTimeout: '1m' })
     const upstream = await upstreamOf(everyRequest(() => ok))
     const to = asUpstream(upstream.url)
     await send(transport, to).over

@@ -20,7 +20,7 @@ export interface UndiciTransportOptions {
   readonly tls?: UpstreamTlsOptions
   /** How long an idle connection is kept; choose it below the upstream's own. An upstream's `Keep-Alive: timeout` shortens it. Default 4 s. */
   readonly keepAliveTimeout?: Duration
-  /** Idle connections kept per upstream. Default 256. */
+  /** Idle connections kept per upstream; they close by themselves after `keepAliveTimeout`, the least used first. Default 4,096. */
   readonly maxIdle?: number
   /** Requests after which a connection is closed; 0 for no limit. Default 0. */
   readonly maxRequests?: number
@@ -43,7 +43,7 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
   ])
   const settings: UndiciSettings = {
     keepAliveTimeout: read.duration('keepAliveTimeout', given.keepAliveTimeout, 4000, { min: 1 }),
-    maxIdle: read.number('maxIdle', given.maxIdle, 256, { min: 0, integer: true }),
+    maxIdle: read.number('maxIdle', given.maxIdle, 4096, { min: 0, integer: true }),
     maxRequests: read.number('maxRequests', given.maxRequests, 0, { min: 0, integer: true }),
     maxHeaderSize: read.size('maxHeaderSize', given.maxHeaderSize, 65_536, { min: 1024 }),
     localAddress: given.localAddress,
@@ -68,8 +68,10 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
   return {
     name: 'undici',
     send(request: UpstreamRequest, upstream: Upstream, sink: ResponseSink): void {
-      // undici can neither write `*` as a target nor send trailers.
-      if (request.path === '*' || request.body?.hasTrailers === true) rare.send(request, upstream, sink)
+      // undici can neither write `*` as a target nor send trailers, and it holds the head of a request back until the first bytes of its body
+      // are there, which leaves an upstream that answers on the head alone without a question.
+      const { body } = request
+      if (request.path === '*' || (body !== undefined && (body.hasTrailers || body.ready === false))) rare.send(request, upstream, sink)
       else listOf(upstream).send(request, sink)
     },
     upgrade(request: UpgradeRequest, upstream: Upstream, sink: UpgradeSink): void {

@@ -1,0 +1,112 @@
+/**
+ * P7: what one pick costs, for every strategy, at 10, 1,000 and 10,000 upstreams. One pick is what a pool does for one exchange: pick, count,
+ * `acquire`, and later, when the exchange ends, count and `release`. Two exchanges per upstream are in flight all the time and end in the order
+ * in which they began, so the structures are as full, and memory as cold, as in a busy pool.
+ *
+ * The machine is shared, so time is measured in many short rounds and the quickest counts: whatever disturbs a round only ever makes it
+ * longer. The last column sets 10,000 upstreams against 10: what is O(1) but for caches stays small, and a scan would show as hundreds.
+ *
+ * Run it after a build: `node test/bench/pick.ts`, or with the name of one strategy: `node test/bench/pick.ts ipHash`.
+ */
+import { cpus } from 'node:os'
+import { ipHash, leastConnections, powerOfTwo, random, roundRobin } from '@weir/balancer'
+import type { Balancer, Exchange } from '@weir/core'
+import { type StubUpstream, seededRandom, stubExchange, stubOutcome, stubUpstream } from '@weir/testing'
+
+const sizes = [10, 1_000, 10_000]
+const picksPerRound = 20_000
+const rounds = 60
+
+const strategies: readonly (readonly [string, () => Balancer])[] = [
+  ['roundRobin', roundRobin],
+  ['leastConnections', leastConnections],
+  ['random', random],
+  ['powerOfTwo', powerOfTwo],
+  ['ipHash', ipHash],
+]
+
+const weightings: readonly (readonly [string, (i: number) => number])[] = [
+  ['equal', () => 1],
+  ['1 to 5', (i) => 1 + (i % 5)],
+  ['all different', (i) => 1 + i],
+]
+
+/** Nanoseconds per pick in the quickest round. */
+function measure(make: () => Balancer, n: number, weight: (i: number) => number): number {
+  const upstreams = Array.from({ length: n }, (_, i) => stubUpstream({ id: `http://10.0.${i >> 8}.${i & 255}:3000`, weight: weight(i) }))
+  const outcomes = new Map(upstreams.map((upstream) => [upstream, stubOutcome(upstream)]))
+  const [anyOutcome] = [...outcomes.values()]
+  const exchanges = clients(1_024)
+  const balancer = make()
+  balancer.update(upstreams)
+  const running: (StubUpstream | undefined)[] = new Array(2 * n).fill(undefined)
+  let at = 0
+
+  const round = (): number => {
+    const start = process.hrtime.bigint()
+    for (let i = 0; i < picksPerRound; i++) {
+      const ended = running[at]
+      if (ended !== undefined) {
+        ended.inflight--
+        balancer.release?.(ended, anyOutcome as ReturnType<typeof stubOutcome>)
+      }
+      const picked = balancer.pick(exchanges[i & 1_023] as Exchange) as StubUpstream
+      picked.inflight++
+      balancer.acquire?.(picked)
+      running[at] = picked
+      at = at + 1 === running.length ? 0 : at + 1
+    }
+    return Number(process.hrtime.bigint() - start) / picksPerRound
+  }
+
+  // The compiler settles, and the number in flight reaches its level.
+  for (let i = 0; i < 10; i++) round()
+  let quickest = Number.POSITIVE_INFINITY
+  for (let i = 0; i < rounds; i++) quickest = Math.min(quickest, round())
+  return quickest
+}
+
+function clients(n: number): Exchange[] {
+  const draw = seededRandom(1)
+  const octet = (): number => Math.floor(draw() * 256)
+  return Array.from({ length: n }, () => stubExchange({ clientIp: `${octet()}.${octet()}.${octet()}.${octet()}` }))
+}
+
+const nothing: Balancer = { name: 'nothing', update: () => undefined, pick: () => undefined }
+
+/** What the loop itself costs, with a strategy that only goes round a list. */
+function floor(n: number): number {
+  let upstreams: readonly StubUpstream[] = []
+  let next = 0
+  const rotating: Balancer = {
+    ...nothing,
+    update(available) {
+      upstreams = available as readonly StubUpstream[]
+    },
+    pick: () => upstreams[next++ % upstreams.length],
+  }
+  return measure(
+    () => rotating,
+    n,
+    () => 1,
+  )
+}
+
+const ns = (value: number): string => value.toFixed(0)
+
+console.log(
+  `Node ${process.version}, ${cpus()[0]?.model ?? 'unknown processor'}. Nanoseconds per pick, acquire and release included; quickest of ${rounds} rounds.`,
+)
+console.log()
+console.log(`| strategy | weights | ${sizes.map((n) => n.toLocaleString('en')).join(' | ')} | 10,000 : 10 |`)
+console.log(`|---|---|${sizes.map(() => '--:|').join('')}--:|`)
+const row = (name: string, weights: string, costs: readonly number[]): void =>
+  console.log(`| ${name} | ${weights} | ${costs.map(ns).join(' | ')} | ${((costs.at(-1) as number) / (costs[0] as number)).toFixed(1)} |`)
+row('(the loop alone)', 'equal', sizes.map(floor))
+for (const [name, make] of strategies.filter(([name]) => (process.argv[2] ?? name) === name))
+  for (const [title, weight] of weightings)
+    row(
+      name,
+      title,
+      sizes.map((n) => measure(make, n, weight)),
+    )
