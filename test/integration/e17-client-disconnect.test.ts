@@ -13,19 +13,10 @@ import { createPool, type ProxyOptions } from '@weir/core'
 import { blackHolePort, everyRequest, type RawUpstream, rawConnect, rawRequest, rawUpstream, refusedPort } from '@weir/testing'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { h2Client } from './h2.ts'
-import { type Mounting, okUpstream, outcomeLog, type RunningProxy, startProxy, transports, until } from './setup.ts'
+import { atRest, type Mounting, okUpstream, outcomeLog, type RunningProxy, startProxy, transports, until } from './setup.ts'
+import { outgoing } from './sockets.ts'
 
 const get = 'GET / HTTP/1.1\r\nHost: public.test\r\n\r\n'
-
-/** The sockets that this process opens to a port from now on. */
-function outgoing(port: number): () => Socket[] {
-  const opened: Socket[] = []
-  const remember = (message: unknown): void => void opened.push((message as { socket: Socket }).socket)
-  const sockets = channel('net.client.socket')
-  sockets.subscribe(remember)
-  onTestFinished(() => void sockets.unsubscribe(remember))
-  return () => opened.filter((socket) => socket.remotePort === port || (socket as { _peername?: { port?: number } })._peername?.port === port)
-}
 
 /** Calls back one turn after the first connection (HTTP/2: stream) of this server has closed. */
 function turnAfterClose(running: RunningProxy, http2: boolean, look: () => void): void {
@@ -87,7 +78,10 @@ function silent(said = ''): Promise<RawUpstream> {
 const bodies: readonly (readonly [framing: string, said: string])[] = [
   ['Content-Length', 'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst part'],
   ['chunked', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nfirst part\r\n'],
-  ['event stream', 'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n12\r\ndata: first part\n\n\r\n'],
+  [
+    'event stream',
+    'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n12\r\ndata: first part\n\n\r\n',
+  ],
   ['end of the connection', 'HTTP/1.1 200 OK\r\n\r\nfirst part'],
 ]
 
@@ -164,7 +158,7 @@ describe.each(transports)('E17 over %s: A client that leaves', (_, transport) =>
     const client = await rawConnect(running.port)
     client.pause()
     void client.write(get)
-    await until('the proxy to stop reading', () => sockets()[0]?.isPaused())
+    await atRest(() => upstream.connections[0]?.sent ?? 0)
     client.reset()
     const outcome = await log.outcome(1)
     expect([outcome.status, outcome.reason]).toEqual([499, 'ERR_CLIENT_ABORTED'])
@@ -217,7 +211,10 @@ describe.each(transports)('E17 over %s: A client that leaves', (_, transport) =>
     await using running = await startProxy({ upstreams: [dead.url], retry, random: () => 1, health: [], use: [log.stage] }, { transport })
     const client = await rawConnect(running.port)
     void client.write(get)
-    await until('the first try to end', () => running.proxy.pool?.stats().upstreams[0]?.inflight === 0 && running.proxy.stats().inflight === 1)
+    await until(
+      'the first try to end',
+      () => running.proxy.pool?.stats().upstreams[0]?.inflight === 0 && running.proxy.stats().inflight === 1,
+    )
     await until('the first try to have been', () => log.exchanges[0]?.tried.length === 1)
     client.reset()
     const outcome = await log.outcome(1)

@@ -225,6 +225,17 @@ describe.each(transports)('E21 over %s', (_name, transport) => {
     expect(pool.stats().waiting).toBe(0)
   })
 
+  it('total: covers hooks that take their time with a response, and with the answer to the timeout', async () => {
+    await using upstream = await testUpstream({ '/': 200 })
+    await using proxy = await startProxy(
+      { upstreams: [upstream.url], timeouts: { total: short }, use: [() => ({ onResponse: () => new Promise<void>(() => {}) })] },
+      { transport },
+    )
+    const response = await rawRequest(proxy.port, get())
+    expect([response.status, response.header('proxy-status')]).toEqual([504, 'weir; error=http_response_timeout; details="ERR_DEADLINE"'])
+    await upstream.until((seen) => seen.sockets === 0)
+  })
+
   it('total: cuts a body that still flows', async () => {
     await using upstream = await testUpstream({ '/': pieces(Array<string>(1000).fill('tick'), { everyMs: 5 }) })
     await using proxy = await startProxy({ upstreams: [upstream.url], timeouts: { total: short } }, { transport })

@@ -2,62 +2,15 @@
  * What a client of a load balancer is promised: a server that dies is not its problem. And what the operator is promised in return: no retry
  * that makes things worse (guards), no server set aside by mistake (failure memory).
  */
-import { Agent, get as httpGet } from 'node:http'
 import { failureMemory, type HealthControl, type HealthPolicy, type ProxyOptions, type RetryOptions, type Upstream } from '@weir/core'
 import { blackHolePort, everyRequest, faults, rawConnect, rawRequest, rawUpstream, refusedPort, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
+import { load } from './load.ts'
 import { manualClock } from './manual-clock.ts'
 import { get, head, ok } from './messages.ts'
 import { startProxy, transports, until } from './observed.ts'
 
 const now = { base: 0, max: 0 }
-
-interface Load {
-  readonly answered: number
-  readonly failures: readonly string[]
-  stop(): Promise<void>
-}
-
-/** 64 keep-alive connections that ask again as soon as they are answered. */
-function load(port: number, connections = 64): Load {
-  const agent = new Agent({ keepAlive: true, maxSockets: connections })
-  let answered = 0
-  let stopped = false
-  const failures: string[] = []
-  const one = (): Promise<void> =>
-    new Promise((resolve) => {
-      httpGet({ port, host: '127.0.0.1', agent, path: '/' }, (res) => {
-        if (res.statusCode !== 200) failures.push(`status ${res.statusCode} ${res.headers['proxy-status'] ?? ''}`)
-        let bytes = 0
-        res.on('data', (chunk: Buffer) => {
-          bytes += chunk.length
-        })
-        res.on('error', (error) => failures.push(`body ${error.message}`))
-        res.on('close', () => {
-          if (bytes !== 1000) failures.push(`body of ${bytes} bytes`)
-          answered++
-          resolve()
-        })
-      }).on('error', (error) => {
-        failures.push(error.message)
-        resolve()
-      })
-    })
-  const workers = Array.from({ length: connections }, async () => {
-    while (!stopped) await one()
-  })
-  return {
-    get answered() {
-      return answered
-    },
-    failures,
-    stop: async () => {
-      stopped = true
-      await Promise.all(workers)
-      agent.destroy()
-    },
-  }
-}
 
 describe.each(transports)('failover over %s', (_name, transport) => {
   it('one of three servers is killed under load and comes back: not one GET fails', async () => {
@@ -69,7 +22,7 @@ describe.each(transports)('failover over %s', (_name, transport) => {
       { upstreams: upstreams.map((upstream) => upstream.url), health: [failureMemory({ penalty: 200 })] },
       { transport },
     )
-    const running = load(proxy.port)
+    const running = load(proxy.port, body.length, 64)
     for (let round = 0; round < 2; round++) {
       const start = running.answered
       await until('load on all three', () => running.answered > start + 500, 10_000)

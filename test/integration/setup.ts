@@ -124,6 +124,23 @@ export async function until<T>(what: string, look: () => T | undefined | false, 
   }
 }
 
+/**
+ * The value at which `look` comes to rest: the same for a fifth of a second. For what back-pressure stops, which nothing announces; on a
+ * machine so slow that this is too early the value is only smaller, so a bound that holds is never missed and one that breaks may be.
+ */
+export async function atRest(look: () => number, deadline = 10_000): Promise<number> {
+  const end = performance.now() + deadline
+  let value = look()
+  for (let same = 0; same < 10; ) {
+    if (performance.now() > end) throw new Error(`still moving after ${deadline} ms, at ${value}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    const now = look()
+    same = now === value ? same + 1 : 0
+    value = now
+  }
+  return value
+}
+
 /** A promise and the function that fulfils it: holds an upstream or a stage until the test has seen what it wants to see. */
 export function gate<T = void>(): { readonly opened: Promise<T>; readonly open: (value: T) => void } {
   const { promise, resolve } = Promise.withResolvers<T>()

@@ -7,7 +7,10 @@
  * address. Anything else gets a hash too, only not a meaningful one.
  */
 
-/** 32 bits, spread evenly. */
+/**
+ * 32 bits, spread evenly. Signed, as all hashes here: numbers from 2^31 on are objects to the engine when a function returns them, and a pick must
+ * not allocate.
+ */
 export function hashAddress(address: string, ipv6Prefix: number): number {
   if (!address.includes(':')) return hashText(address, 0)
   parse(address)
@@ -31,7 +34,7 @@ export function mix(value: number): number {
   let hash = value
   hash = Math.imul(hash ^ (hash >>> 16), 0x85eb_ca6b)
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2_ae35)
-  return (hash ^ (hash >>> 16)) >>> 0
+  return hash ^ (hash >>> 16)
 }
 
 function stir(hash: number, unit: number): number {

@@ -46,8 +46,10 @@ describe('a client', () => {
     const upstreams = stubUpstreams(new Array(20).fill(1))
     const hosts = Array.from({ length: 50 }, (_, host) => `2001:db8:1:2::${host.toString(16)}`)
     const nets = Array.from({ length: 50 }, (_, net) => `2001:db8:1:${net.toString(16)}::1`)
-    const spread = (ipv6Prefix: number, addresses: readonly string[]): number =>
-      new Set(addresses.map((address) => at(pool(upstreams, { ipv6Prefix }), address))).size
+    const spread = (ipv6Prefix: number, addresses: readonly string[]): number => {
+      const balancer = pool(upstreams, { ipv6Prefix })
+      return new Set(addresses.map((address) => at(balancer, address))).size
+    }
     expect(spread(128, hosts)).toBeGreaterThan(10)
     expect(spread(48, nets)).toBe(1)
     expect(spread(48, hosts)).toBe(1)
@@ -113,6 +115,19 @@ describe('a client whose upstream cannot be picked', () => {
       const expected = (clients.length * weight) / 6
       expect(Math.abs((hits[id] as number) - expected)).toBeLessThan(5 * Math.sqrt(expected))
     }
+  })
+
+  it('is found a place without a search among all', () => {
+    let looks = 0
+    const upstreams = stubUpstreams(new Array(10_000).fill(1))
+    for (const upstream of upstreams) Object.defineProperty(upstream, 'full', { get: () => ++looks < 0 })
+    const balancer = pool(upstreams)
+    for (const client of clients) {
+      const home = balancer.pick(stubExchange({ clientIp: client })) as Upstream
+      expect(at(balancer, client, home)).not.toBe(home.id)
+    }
+    // One look for the first pick, two for the second, and now and then a cell of the same owner.
+    expect(looks).toBeLessThan(3 * clients.length + 20)
   })
 
   it('finds the last ones left by weight, too', () => {

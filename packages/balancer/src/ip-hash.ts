@@ -45,7 +45,7 @@ class IpHash implements Balancer {
   readonly #ipv6Prefix: number
   #upstreams: readonly Upstream[] = []
   #table = new RendezvousTable([])
-  #idHashes = new Uint32Array(0)
+  #idHashes = new Int32Array(0)
 
   constructor(random: () => number, ipv6Prefix: number) {
     this.#random = random
@@ -55,18 +55,18 @@ class IpHash implements Balancer {
   update(available: readonly Upstream[]): void {
     this.#upstreams = available.slice()
     this.#table = new RendezvousTable(available)
-    this.#idHashes = Uint32Array.from(available, ({ id }) => hashText(id, 4))
+    this.#idHashes = Int32Array.from(available, ({ id }) => hashText(id, 4))
   }
 
   pick(exchange: Exchange): Upstream | undefined {
     if (this.#upstreams.length === 0) return undefined
     const { clientIp } = exchange
-    const key = clientIp === '' ? Math.floor(this.#random() * 0x1_0000_0000) : hashAddress(clientIp, this.#ipv6Prefix)
+    const key = clientIp === '' ? (this.#random() * 0x1_0000_0000) | 0 : hashAddress(clientIp, this.#ipv6Prefix)
     let hash = key
     for (let cells = 0; cells < mostCells; cells++) {
       const upstream = this.#upstreams[this.#table.owner(hash)] as Upstream
       if (isPickable(upstream, exchange)) return upstream
-      hash = mix(hash + 0x9e37_79b9)
+      hash = mix((hash + 0x9e37_79b9) | 0)
     }
     return this.#search(key, exchange)
   }
@@ -78,7 +78,7 @@ class IpHash implements Balancer {
     for (let i = 0; i < this.#upstreams.length; i++) {
       const upstream = this.#upstreams[i] as Upstream
       if (!isPickable(upstream, exchange)) continue
-      const arrival = -Math.log((mix(key ^ (this.#idHashes[i] as number)) + 1) / 0x1_0000_0001) / upstream.weight
+      const arrival = -Math.log(((mix(key ^ (this.#idHashes[i] as number)) >>> 0) + 1) / 0x1_0000_0001) / upstream.weight
       if (arrival < earliest) {
         earliest = arrival
         best = upstream

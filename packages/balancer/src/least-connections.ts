@@ -86,7 +86,7 @@ class LeastConnections implements Balancer {
     }
     this.#now = 0
     this.#loads = Float64Array.from(this.#weights, (weight, index) => this.#levels.least(index) / weight)
-    this.#turns = Float64Array.from(this.#weights, (_, index) => this.#random() * this.#period(index))
+    this.#turns = Float64Array.from(this.#weights, (weight, index) => this.#random() / (weight * this.#levels.leastCount(index)))
     this.#tree = new LoadTree(this.#loads, this.#turns)
   }
 
@@ -149,13 +149,9 @@ class LeastConnections implements Balancer {
     this.#levels.rotate(index)
     if (this.#weights.length === 1) return
     if ((this.#turns[index] as number) > this.#now) this.#now = this.#turns[index] as number
-    this.#turns[index] = this.#now + this.#period(index)
+    // As many of the class as are tied take part in the turns, each by weight.
+    this.#turns[index] = this.#now + 1 / ((this.#weights[index] as number) * this.#levels.leastCount(index))
     this.#stale = index
-  }
-
-  /** Virtual time between two turns of a class: as many of it as are tied take part, each by weight. */
-  #period(index: number): number {
-    return 1 / ((this.#weights[index] as number) * this.#levels.leastCount(index))
   }
 
   /** The least load of a class has changed. */

@@ -1,8 +1,8 @@
 /**
  * The least loaded of a set of classes: a knock-out tournament, by load, and by turn among equals. It holds classes and not upstreams (see
  * `least-connections.ts`), so it is as deep as there are different weights, which is seldom more than a few. A tournament and not a heap, because
- * a changed load needs one comparison per round to be played again, where a heap needs two and moves what it compares: measured with five
- * classes, 10 ns against 30.
+ * a changed load needs one comparison per round to be played again, where a heap needs two and moves what it compares (measured: a pick from
+ * five classes took 23 ns instead of 40).
  */
 export class LoadTree {
   // By class.

@@ -33,7 +33,7 @@ export class RendezvousTable {
     if (bidders.length > 0) this.#play(bidders)
   }
 
-  /** @param hash 32 bits @returns -1 when there are no bidders */
+  /** @param hash 32 bits, signed or not @returns -1 when there are no bidders */
   owner(hash: number): number {
     return this.#owners[hash >>> (32 - bits)] as number
   }
@@ -91,6 +91,6 @@ class Traveller {
     this.a = (way & (size - 1)) | 1
     this.b = way >>> bits
     this.c = hashText(id, 2) | 1
-    this.phase = hashText(id, 3) / 0x1_0000_0000
+    this.phase = (hashText(id, 3) >>> 0) / 0x1_0000_0000
   }
 }

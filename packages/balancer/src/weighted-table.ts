@@ -65,25 +65,25 @@ export class WeightedTable {
     const n = this.#upstreams.length
     if (n === 0 || (n === 1 && except === 0)) return -1
     for (let draws = Math.min(n, mostDraws); draws > 0; draws--) {
-      let slot = this.#any(random())
-      if (slot === except) slot = this.#other(random(), except)
+      let slot = this.#any(random)
+      if (slot === except) slot = this.#other(random, except)
       if (isPickable(this.#upstreams[slot] as Upstream, exchange)) return slot
     }
-    return this.#scan(exchange, random(), except)
+    return this.#scan(exchange, random, except)
   }
 
-  #any(u: number): number {
-    const height = u * this.#upstreams.length
+  #any(random: () => number): number {
+    const height = random() * this.#upstreams.length
     const cell = Math.floor(height)
     return height - cell < (this.#marks[cell] as number) ? cell : (this.#aliases[cell] as number)
   }
 
   /** By bisection. Drawing again instead would go on for long where `except` has most of the weight. */
-  #other(u: number, except: number): number {
+  #other(random: () => number, except: number): number {
     const weight = this.#weights[except] as number
     const before = (this.#sums[except] as number) - weight
     const last = this.#upstreams.length - 1
-    let target = u * ((this.#sums[last] as number) - weight)
+    let target = random() * ((this.#sums[last] as number) - weight)
     let low = 0
     let high = except - 1
     if (target >= before) {
@@ -100,10 +100,10 @@ export class WeightedTable {
     return low > last ? last - 1 : low
   }
 
-  #scan(exchange: Exchange, u: number, except: number): number {
+  #scan(exchange: Exchange, random: () => number, except: number): number {
     let total = 0
     for (let i = 0; i < this.#upstreams.length; i++) if (this.#eligible(i, exchange, except)) total += this.#weights[i] as number
-    let rest = u * total
+    let rest = random() * total
     let found = -1
     for (let i = 0; i < this.#upstreams.length; i++) {
       if (!this.#eligible(i, exchange, except)) continue

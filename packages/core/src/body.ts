@@ -301,7 +301,7 @@ export class ResponsePump {
     const { res } = this
     if (trailers !== undefined) {
       // Grouped by name, since HTTP/2 takes nothing else.
-      const fields: Record<string, string | string[]> = {}
+      const fields: Record<string, string | string[]> = Object.create(null)
       for (let i = 0; i < trailers.length; i += 2) {
         const name = trailers[i] as string
         const present = fields[name]

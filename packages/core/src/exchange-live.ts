@@ -111,7 +111,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   onPumped(): void {
     this.pumped = true
     // RFC 9113 §8.1: the answer is complete, the rest of the upload is not needed. Without a word the client would wait for flow control.
-    if (!this.req.complete && isHttp2(this.req)) (this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
+    if (this.facts?.hasBody === true && this.incoming?.complete !== true && isHttp2(this.req))
+      (this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
   }
 
   onPumpError(error: unknown): void {

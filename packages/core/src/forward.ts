@@ -58,7 +58,8 @@ function openBody(exchange: LiveExchange, route: CompiledRoute): void {
   }
   exchange.incoming = new IncomingBody(req, facts.length, facts.announcesTrailers, route.maxBodySize, route.retry.replayBuffer, (error) => {
     if (ProxyError.is(error) && error.code === 'ERR_BODY_TOO_LARGE') cutShort(exchange, error)
-    else core.clientGone(exchange)
+    // Answered already: what becomes of the rest of the upload, the response's own end will tell.
+    else if (!exchange.pumped) core.clientGone(exchange)
   })
   exchange.body = exchange.incoming
 }

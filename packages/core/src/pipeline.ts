@@ -160,6 +160,11 @@ export function runErrorHooks(exchange: LiveExchange, error: ProxyError, index: 
       continue
     }
     if (isPromise<Reply | undefined>(result)) {
+      if (error.code === 'ERR_DEADLINE') {
+        // Time is up: a hook that wants more of it is not waited for.
+        result.catch(() => {})
+        continue
+      }
       result.then(
         (reply) => {
           if (exchange.finished) return

@@ -11,7 +11,7 @@
  * An upgrade takes the same way up to its 101 (upgrade.ts).
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { Http2SecureServer, Http2Server } from 'node:http2'
+import type { Http2SecureServer, Http2Server, Http2ServerResponse } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { attachTo } from './attach.ts'
 import type { Clock } from './clock.ts'
@@ -303,9 +303,11 @@ export class ProxyCore implements StageSink {
   #onClientClosed(exchange: LiveExchange): void {
     if (exchange.finished || exchange.tunnel !== undefined) return
     const { res } = exchange
-    const complete =
-      exchange.pumped &&
-      (isHttp2(exchange.req) ? !(res as unknown as { stream?: { aborted?: boolean } }).stream?.aborted : res.writableFinished)
+    // An HTTP/2 stream that Weir closed over an unfinished upload counts as aborted; its answer is what tells.
+    const written = isHttp2(exchange.req)
+      ? (res as unknown as Http2ServerResponse).stream?.writableFinished !== false
+      : res.writableFinished
+    const complete = exchange.pumped && written
     if (complete) this.finish(exchange)
     else this.clientGone(exchange)
   }

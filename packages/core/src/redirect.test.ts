@@ -1,6 +1,8 @@
 /** `Location` and its kin: an upstream's own address becomes the public one, everybody else's stays byte for byte. */
+import { fakeTransport } from '@weir/testing'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { createProxy } from './proxy.ts'
 import { type PublicFace, rewriteRedirects, rewriteRefresh, rewriteUrl } from './redirect.ts'
 import { joinBase, stripPrefix } from './target.ts'
 
@@ -88,5 +90,37 @@ describe('fields', () => {
     const seen = 'https://public.example/api/x'
     const kept = { Link: value, Referer: value, 'X-Location': value, Locations: value, Origin: value }
     expect(fields).toEqual([...names.flatMap((name) => [name, name in kept ? value : seen]), 'Refresh', `0;url=${seen}`, 'Upgrade', value])
+  })
+})
+
+describe('the public scheme', () => {
+  // What a proxy in front says of the scheme goes into a URL: only a scheme may come of it.
+  const rows: [field: string | readonly string[] | undefined, proto: string][] = [
+    [undefined, 'http'],
+    ['https', 'https'],
+    ['HTTPS', 'https'],
+    ['http', 'http'],
+    ['https, http', 'https'],
+    [['https', 'http'], 'https'],
+    ['', 'http'],
+    ['javascript:alert(1)//', 'http'],
+  ]
+  for (const [field, proto] of rows)
+    it(`behind a trusted proxy that says ${JSON.stringify(field)} is ${proto}`, async () => {
+      const transport = fakeTransport({ status: 302, headers: { Location: 'http://a.test/x' } })
+      const proxy = createProxy({ upstreams: ['http://a.test'], transport, trustedProxies: ['loopback'] })
+      const { headers } = await proxy.inject({
+        headers: { Host: 'public.example', ...(field !== undefined && { 'X-Forwarded-Proto': field }) },
+      })
+      await proxy.close()
+      expect(headers.get('location')).toBe(`${proto}://public.example/x`)
+    })
+
+  it("is nobody else's to say", async () => {
+    const transport = fakeTransport({ status: 302, headers: { Location: 'http://a.test/x' } })
+    const proxy = createProxy({ upstreams: ['http://a.test'], transport })
+    const { headers } = await proxy.inject({ headers: { Host: 'public.example', 'X-Forwarded-Proto': 'https' } })
+    await proxy.close()
+    expect(headers.get('location')).toBe('http://public.example/x')
   })
 })

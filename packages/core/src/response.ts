@@ -180,8 +180,10 @@ function respondBuffered(exchange: LiveExchange, head: ResponseHead, body: Buffe
 }
 
 function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: ProxyError | undefined) => void): boolean {
+  let settled = false
   const finish = (error: ProxyError | undefined): void => {
-    if (exchange.finished) return
+    if (exchange.finished || settled) return
+    settled = true
     if (error === undefined) {
       try {
         exchange.route?.responseEdit?.(head.headers, exchange)
@@ -197,7 +199,10 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
     finish(undefined)
     return true
   }
-  return runResponseHooks(exchange, head, (exchange.hooks?.length ?? 0) - 1, finish)
+  const atOnce = runResponseHooks(exchange, head, (exchange.hooks?.length ?? 0) - 1, finish)
+  // Time is up: a hook that wants more of it is not waited for.
+  if (!atOnce && exchange.error?.code === 'ERR_DEADLINE') finish(undefined)
+  return atOnce
 }
 
 function checkReply(exchange: LiveExchange, reply: Reply): boolean {

@@ -220,6 +220,32 @@ describe('a full upstream', () => {
     }
   })
 
+  it('leaves the turns of all evenly spread, however often upstreams come and go', () => {
+    const upstreams = servers(50, 20, 5, 5, 5, ...new Array<number>(50).fill(1))
+    const total = upstreams.reduce((sum, { weight }) => sum + weight, 0)
+    const balancer = rotation(upstreams)
+    const random = chance(1)
+    const below = (n: number): number => Math.floor(random() * n)
+    for (let round = 0; round < 3_000; round++) {
+      const busy = new Set(Array.from({ length: 1 + below(10) }, () => upstreams[below(upstreams.length)] as Server))
+      for (const upstream of busy) upstream.maxConcurrent = upstream.inflight = 1
+      for (let picks = below(60); picks > 0; picks--) balancer.pick(untried)
+      for (const upstream of busy) {
+        upstream.inflight = 0
+        balancer.release?.(upstream, outcome)
+      }
+    }
+    const had = new Map<Upstream | undefined, number>()
+    let furthest = 0
+    for (let picks = 1; picks <= 1_000; picks++) {
+      const picked = balancer.pick(untried)
+      had.set(picked, (had.get(picked) ?? 0) + 1)
+      for (const upstream of upstreams)
+        furthest = Math.max(furthest, Math.abs((had.get(upstream) ?? 0) - (upstream.weight * picks) / total))
+    }
+    expect(furthest).toBeLessThan(2)
+  })
+
   it('is found again without a release when nobody else is left', () => {
     const [a, b] = servers(1, 1) as [Server, Server]
     const balancer = rotation([a, b])
@@ -254,16 +280,17 @@ describe('a change of membership or weight', () => {
   })
 
   it('lets a newcomer in at a random point, not at the same one in every process', () => {
-    const positions = new Set<number>()
-    for (let seed = 1; seed <= 40; seed++) {
-      const upstreams = servers(...new Array<number>(20).fill(1))
-      const newcomer = upstreams[19] as Server
-      const balancer = rotation(upstreams.slice(0, 19), chance(seed))
-      balancer.update(upstreams)
-      positions.add(order(balancer, 40).split(' ').indexOf(newcomer.id))
+    const first = (random: () => number): number => {
+      const [heavy, newcomer] = servers(1_000, 1) as [Server, Server]
+      const balancer = rotation([heavy], random)
+      balancer.update([heavy, newcomer])
+      return order(balancer, 3_000).split(' ').indexOf('b')
     }
+    const positions = Array.from({ length: 40 }, (_, seed) => first(chance(seed)))
     expect(positions).not.toContain(-1)
-    expect(positions.size).toBeGreaterThan(10)
+    // Its turns are 1,001 picks apart; with two upstreams, the first ones cover half of that.
+    expect(Math.max(...positions) - Math.min(...positions)).toBeGreaterThan(400)
+    expect(new Set(positions).size).toBeGreaterThan(30)
   })
 
   it('takes a new weight from the next turn on', () => {

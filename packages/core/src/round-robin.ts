@@ -12,10 +12,11 @@
  * others do: serving one changes nothing for the rest. Upstreams of one weight form a class, in which the earliest turn is also the most
  * urgent, so that only heads of classes compete: in one tournament until they may be served, in another by urgency. A pick is O(log n), amortised.
  *
- * Whoever cannot be picked must not lose its place, nor come back with a debt to be paid in a burst. An upstream that this exchange has tried
- * sits the pick out, and its lag stays what it was. A full one leaves until a release, and what it was owed lapses. When membership or weights
- * change, all keep their lag, and newcomers begin at a random point between two turns: proxies that learn of a change at the same moment must
- * not act on it in step. For the same reason the very first pick falls at a random point of the rotation.
+ * Whoever cannot be picked must not lose its place, nor come back with a debt to be paid in a burst. So it leaves the schedule with the lag it
+ * has, which is less than a turn, and earns nothing until it comes back with the same: an upstream that this exchange has tried, for one pick;
+ * a full one, until a release. When membership or weights change, all keep their lag, and newcomers begin at a random point between two turns:
+ * proxies that learn of a change at the same moment must not act on it in step. For the same reason the first pick falls at a random point of
+ * the rotation.
  */
 import type { Balancer } from './balancer.ts'
 import { isPickable } from './balancer.ts'
@@ -67,7 +68,7 @@ class RoundRobin implements Balancer {
     if (!fresh) {
       available.forEach((upstream, i) => {
         const slot = this.#slots.get(upstream)
-        lags[i] = slot === undefined ? 0.5 - this.#random() : this.#turns.lag(slot)
+        lags[i] = slot === undefined ? 0.5 - this.#random() : this.#turns.leave(slot).lag(slot)
       })
       // Those who left took their lags along. Lags must add up to nothing: else everybody counts as late, or as early, for ever.
       const mean = lags.reduce((sum, lag) => sum + lag, 0) / n
@@ -88,12 +89,12 @@ class RoundRobin implements Balancer {
     if (tried.length === 0) return this.#take(exchange)
     for (let i = 0; i < tried.length; i++) {
       const slot = this.#slots.get(tried[i] as Upstream)
-      if (slot !== undefined && this.#turns.has(slot)) this.#turns.leave(slot)
+      if (slot !== undefined) this.#turns.leave(slot)
     }
     const picked = this.#take(exchange)
     for (let i = 0; i < tried.length; i++) {
       const slot = this.#slots.get(tried[i] as Upstream)
-      if (slot !== undefined && this.#parkedAt[slot] === -1 && !this.#turns.has(slot)) this.#turns.enter(slot, false)
+      if (slot !== undefined && this.#parkedAt[slot] === -1 && !this.#turns.has(slot)) this.#turns.enter(slot)
     }
     return picked
   }
@@ -128,7 +129,7 @@ class RoundRobin implements Balancer {
     this.#parked[at] = last
     this.#parkedAt[last] = at
     this.#parkedAt[slot] = -1
-    this.#turns.enter(slot, true)
+    this.#turns.enter(slot)
   }
 
   /** Nobody else is left: has a full one got room without a release? */
@@ -215,10 +216,9 @@ class Turns {
     return this.#even[slot] !== never
   }
 
-  /** Turns earned less turns had. */
+  /** Turns earned less turns had, of one that has left. */
   lag(slot: number): number {
-    if (!this.has(slot)) return this.#base[slot] as number
-    return (this.#origin + this.#steps / this.#total - (this.#even[slot] as number)) * (this.#weights[slot] as number)
+    return this.#base[slot] as number
   }
 
   /** Who should be served now; -1 when all have left. */
@@ -227,7 +227,8 @@ class Turns {
       const opening = this.#opening[index] as number
       if (opening > this.#due) {
         if (this.#ready.first !== -1) break
-        // Those who were due have left: nobody gains by waiting for virtual time to come to the next.
+        // Those who were due have left. Virtual time moves on to the next: if it stayed behind, nobody would ever be due again, and urgency,
+        // which is what spreads turns, would not come into it.
         this.#origin = opening - 1 / this.#total
         this.#steps = 0
         this.#due = opening
@@ -245,17 +246,19 @@ class Turns {
     this.#place(slot)
   }
 
-  leave(slot: number): void {
-    this.#base[slot] = this.lag(slot)
+  leave(slot: number): this {
+    if (!this.has(slot)) return this
+    const now = this.#origin + this.#steps / this.#total
+    this.#base[slot] = (now - (this.#even[slot] as number)) * (this.#weights[slot] as number)
     this.#even[slot] = never
     this.#reweigh(slot, -1)
     this.#replay(slot)
+    return this
   }
 
-  /** Back with the lag it left with; `forgo` what it was owed then. */
-  enter(slot: number, forgo: boolean): void {
+  /** Back with the lag it left with. */
+  enter(slot: number): void {
     this.#reweigh(slot, 1)
-    if (forgo && (this.#base[slot] as number) > 0) this.#base[slot] = 0
     this.#join(slot)
   }
 

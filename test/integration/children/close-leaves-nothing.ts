@@ -10,7 +10,11 @@ import { createProxy, httpProxyTransport, type Outcome, undiciTransport } from '
 
 const transport = process.argv[2] === 'http-proxy' ? httpProxyTransport() : undiciTransport()
 const portOf = (server: unknown): number => ((server as Server).address() as AddressInfo).port
-const handles = (): string[] => process.getActiveResourcesInfo().filter((name) => !/^(Pipe|TTY|File|FS|Immediate|Tick)/.test(name)).sort()
+const handles = (): string[] =>
+  process
+    .getActiveResourcesInfo()
+    .filter((name) => !/^(Pipe|TTY|File|FS|Immediate|Tick)/.test(name))
+    .sort()
 
 const upstream = createServer((req, res) => {
   if (req.url === '/') res.end('fine')
@@ -55,7 +59,11 @@ await Promise.all(
 // Work in hand: no head yet, half a body, an upload, a tunnel, and a stream of HTTP/2.
 const clients = ['GET /stalled', 'GET /half', 'POST /stalled', 'GET /tunnel'].map((line) => {
   const client = connect(portOf(server), '127.0.0.1')
-  const extra = line.startsWith('POST') ? 'Content-Length: 100\r\n' : line.endsWith('tunnel') ? 'Connection: Upgrade\r\nUpgrade: websocket\r\n' : ''
+  const extra = line.startsWith('POST')
+    ? 'Content-Length: 100\r\n'
+    : line.endsWith('tunnel')
+      ? 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
+      : ''
   client.write(`${line} HTTP/1.1\r\nHost: localhost\r\n${extra}\r\n`)
   client.on('error', () => {})
   client.resume()
@@ -69,7 +77,7 @@ session.on('goaway', (code) => {
 })
 const stream = session.request({ ':path': '/stalled' })
 stream.on('error', () => {})
-stream.end()
+stream.resume().end()
 while (proxy.stats().inflight < 5 || proxy.stats().tunnels < 1) await new Promise((resolve) => setTimeout(resolve, 5))
 
 const closing = proxy.close({ deadline: 100 })
@@ -80,7 +88,10 @@ await transport.close?.()
 const [upstreamConnections] = await new Promise<number[]>((resolve) => {
   // A turn or two for the upstream to hear of it.
   const look = (turns: number): void =>
-    upstream.getConnections((_error, count) => (count === 0 || turns === 0 ? resolve([count]) : void setTimeout(look, 10, turns - 1)))
+    upstream.getConnections((_error, count) => {
+      if (count === 0 || turns === 0) resolve([count])
+      else setTimeout(look, 10, turns - 1)
+    })
   look(200)
 })
 const stats = proxy.stats()
@@ -94,6 +105,16 @@ const after = handles()
 for (const each of [upstream, server, http2Server]) each.close()
 
 process.on('exit', () => {
-  const report = { before, after, upstreamConnections, inflight: stats.inflight, tunnels: stats.tunnels, goaway, same, listeners, outcomes: outcomes.sort() }
+  const report = {
+    before,
+    after,
+    upstreamConnections,
+    inflight: stats.inflight,
+    tunnels: stats.tunnels,
+    goaway,
+    same,
+    listeners,
+    outcomes: outcomes.sort(),
+  }
   process.stdout.write(JSON.stringify(report))
 })

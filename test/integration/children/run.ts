@@ -3,7 +3,11 @@ import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
 /** What the program printed, as JSON. Rejects when it fails, or does not end by itself within `deadline` milliseconds. */
-export async function runChild<T>(name: string, args: readonly string[] = [], options: { readonly flags?: readonly string[]; readonly deadline?: number } = {}): Promise<T> {
+export async function runChild<T>(
+  name: string,
+  args: readonly string[] = [],
+  options: { readonly flags?: readonly string[]; readonly deadline?: number } = {},
+): Promise<T> {
   const { flags = [], deadline = 15_000 } = options
   const file = fileURLToPath(new URL(`${name}.ts`, import.meta.url))
   // The options of the test runner are none of the child's.

@@ -12,6 +12,7 @@ import { type Limited, toTicks } from './deadlines.ts'
 import type { ResponseSink, UpstreamCall, UpstreamRequest } from './transport.ts'
 import type { UndiciConnection } from './undici-connection.ts'
 import type { DirectSink } from './wire-filter.ts'
+import { leaveErrorsToReading } from './write-errors.ts'
 
 /** Milliseconds below which a limit is kept exactly. */
 const exactBelow = 5000
@@ -114,6 +115,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     const connection = this.#connection
     this.#controller = controller
     this.sent = true
+    if (this.upload !== undefined && connection.socket !== undefined) leaveErrorsToReading(connection.socket)
     this.reused = connection.served > 0
     this.connectMs = this.reused ? undefined : connection.connectMs
     connection.filter.expect(this, this.#request.method !== 'HEAD')

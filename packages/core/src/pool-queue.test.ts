@@ -1,0 +1,199 @@
+/** Who waits when all are busy, and who is let go when that changes. Waiters here do what exchanges do: on being woken they pick. */
+import { fakeTransport, stubExchange, virtualClock } from '@weir/testing'
+import { describe, expect, it } from 'vitest'
+import { ProxyError } from './errors.ts'
+import type { Exchange } from './exchange.ts'
+import type { Attempt } from './forward.ts'
+import type { HealthPolicy } from './health.ts'
+import { createPool, type LivePool, type PoolOptions } from './pool.ts'
+import type { Waiter } from './queue.ts'
+import type { Upstream, UpstreamOptions } from './upstream.ts'
+
+const up = (id: string, more: Omit<UpstreamOptions, 'url' | 'id'> = {}): UpstreamOptions => ({
+  url: `http://${id}.test`,
+  id,
+  maxConcurrent: 1,
+  ...more,
+})
+
+function setup(upstreams: readonly UpstreamOptions[], options: Partial<PoolOptions> = {}) {
+  const clock = virtualClock()
+  const pool = createPool({ upstreams, health: [], transport: fakeTransport(), clock, ...options }) as LivePool
+  const log: string[] = []
+  const take = (exchange: Exchange): Attempt | undefined => {
+    const upstream = pool.pick(exchange)
+    return upstream === undefined ? undefined : ({ upstream } as unknown as Attempt)
+  }
+  const running = new Map<string, Attempt>()
+  /** Lines up; picks when woken, and lines up again when that was in vain. */
+  const wait = (name: string, more: Partial<Exchange> = {}): Waiter | ProxyError => {
+    const exchange = { ...stubExchange(), ...more }
+    return pool.wait(exchange, (error) => {
+      if (error !== undefined) {
+        log.push(`${name}: ${error.code}`)
+        return
+      }
+      const attempt = take(exchange)
+      log.push(`${name}: ${attempt?.upstream.id ?? 'in vain'}`)
+      if (attempt === undefined) wait(name, more)
+      else running.set(name, attempt)
+    })
+  }
+  const occupy = (affinity: string): (() => void) => {
+    const attempt = take({ ...stubExchange(), affinity }) as Attempt
+    return () => pool.release(attempt)
+  }
+  const end = (name: string): void => pool.release(running.get(name) as Attempt)
+  return { clock, pool, log, wait, occupy, end, get: (id: string) => pool.get(id) as Upstream }
+}
+const check: HealthPolicy = { name: 'check', attach() {} }
+
+describe('a slot that is freed', () => {
+  it('goes to whoever has waited longest, one each', () => {
+    const { pool, log, wait, occupy, end } = setup([up('a')])
+    const release = occupy('a')
+    for (const name of ['1', '2', '3']) wait(name)
+    expect(pool.stats().waiting).toBe(3)
+    expect(pool.hasWaiters).toBe(true)
+    release()
+    expect(log).toEqual(['1: a'])
+    end('1')
+    end('2')
+    end('3')
+    expect(log).toEqual(['1: a', '2: a', '3: a'])
+    expect(pool.hasWaiters).toBe(false)
+  })
+
+  it('passes over one that was there already', () => {
+    const { log, wait, occupy, get } = setup([up('a'), up('b')])
+    const release = occupy('a')
+    occupy('b')
+    wait('1', { tried: [get('a')] })
+    wait('2')
+    release()
+    expect(log).toEqual(['2: a'])
+  })
+
+  it('goes to who is bound to it, also when nobody else may use it', () => {
+    const { pool, log, wait, occupy } = setup([up('a'), up('b')])
+    const release = occupy('a')
+    occupy('b')
+    pool.setWeight('a', 0)
+    wait('1')
+    wait('2', { affinity: 'a' })
+    release()
+    expect(log).toEqual(['2: a'])
+  })
+})
+
+describe('nobody is woken in vain', () => {
+  it('by an idle tier that is not in use', () => {
+    const { pool, log, wait, occupy } = setup([up('a'), up('b', { backup: true })])
+    occupy('a')
+    wait('1')
+    wait('2')
+    pool.setWeight('a', 2)
+    expect(log).toEqual([])
+  })
+
+  it('by an upstream that gets no traffic', () => {
+    const { pool, log, wait, occupy } = setup([up('a'), up('b', { weight: 0 })])
+    occupy('a')
+    wait('1')
+    pool.setWeight('a', 2)
+    expect(log).toEqual([])
+  })
+
+  it('but a retry may go where a first try may not', () => {
+    const { pool, log, wait, occupy, get } = setup([up('a'), up('c'), up('b', { backup: true })])
+    occupy('a')
+    const release = occupy('b')
+    occupy('c')
+    wait('first')
+    wait('retry', { tried: [get('a')] })
+    release()
+    expect(log).toEqual(['retry: b'])
+    pool.setWeight('a', 2)
+    expect(log).toEqual(['retry: b'])
+  })
+})
+
+describe('room for several', () => {
+  it('lets several go: an upstream that joins', () => {
+    const { pool, log, wait, occupy } = setup([up('a')])
+    occupy('a')
+    for (const name of ['1', '2', '3', '4']) wait(name)
+    pool.add(up('b', { maxConcurrent: 3 }))
+    expect(log).toEqual(['1: b', '2: b', '3: b'])
+    expect(pool.stats().waiting).toBe(1)
+  })
+
+  it('one that comes back', () => {
+    const { pool, log, wait, occupy, get } = setup([up('a'), up('b', { maxConcurrent: 2 })])
+    pool.setDown(get('b'), check, 'x')
+    occupy('a')
+    for (const name of ['1', '2', '3']) wait(name)
+    pool.setUp(get('b'), check, 'x')
+    expect(log).toEqual(['1: b', '2: b'])
+  })
+
+  it('and a tier that comes into use', () => {
+    const { pool, log, wait, occupy, get } = setup([up('a'), up('b', { backup: true, maxConcurrent: 2 })])
+    occupy('a')
+    for (const name of ['1', '2', '3']) wait(name)
+    pool.setDown(get('a'), check, 'x')
+    expect(log).toEqual(['1: b', '2: b'])
+  })
+})
+
+describe('the end of waiting', () => {
+  it('nobody is left who could come: ERR_NO_UPSTREAM for all', () => {
+    const { pool, log, wait, occupy, get } = setup([up('a')])
+    occupy('a')
+    wait('1')
+    wait('2')
+    pool.setDown(get('a'), check, 'x')
+    expect(log).toEqual(['1: ERR_NO_UPSTREAM', '2: ERR_NO_UPSTREAM'])
+    expect(wait('3')).toMatchObject({ code: 'ERR_NO_UPSTREAM' })
+  })
+
+  it('the timeout: ERR_QUEUE_TIMEOUT', async () => {
+    const { clock, log, wait, occupy } = setup([up('a')], { queue: { timeout: '2s' } })
+    occupy('a')
+    wait('1')
+    await clock.advance(1999)
+    expect(log).toEqual([])
+    await clock.advance(1)
+    expect(log).toEqual(['1: ERR_QUEUE_TIMEOUT'])
+  })
+
+  it('a full queue, or none: ERR_QUEUE_FULL at once', () => {
+    const bounded = setup([up('a')], { queue: { limit: 1 } })
+    bounded.occupy('a')
+    expect(bounded.wait('1')).not.toBeInstanceOf(ProxyError)
+    expect(bounded.wait('2')).toMatchObject({ code: 'ERR_QUEUE_FULL' })
+    const none = setup([up('a')], { queue: false })
+    none.occupy('a')
+    expect(none.wait('1')).toMatchObject({ code: 'ERR_QUEUE_FULL' })
+    expect(none.pool.hasWaiters).toBe(false)
+  })
+
+  it('a closed pool: ERR_DRAINING', async () => {
+    const { pool, clock, log, wait, occupy } = setup([up('a')])
+    occupy('a')
+    wait('1')
+    await pool.close()
+    expect(log).toEqual(['1: ERR_DRAINING'])
+    expect(clock.pending).toBe(0)
+  })
+
+  it('a client that leaves is not served, and the next one is', () => {
+    const { pool, log, wait, occupy } = setup([up('a')])
+    const release = occupy('a')
+    const first = wait('1') as Waiter
+    wait('2')
+    pool.leave(first)
+    release()
+    expect(log).toEqual(['2: a'])
+  })
+})
