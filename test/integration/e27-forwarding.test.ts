@@ -56,7 +56,8 @@ describe.each(transports)('E27 over %s', (_name, transport) => {
         ['x-forwarded-proto', 'http'],
         ['x-forwarded-host', 'localhost'],
       ])
-      expect(both.proxy.exchanges[0]?.clientIp ?? (await both.proxy.outcome())).toBe('127.0.0.1')
+      await both.proxy.outcome()
+      expect(both.proxy.exchanges[0]?.clientIp).toBe('127.0.0.1')
     }
   })
 
@@ -267,7 +268,6 @@ describe('E27 the client address', () => {
     ['192.0.2.7', ['192.0.2.7'], ['192.0.2.8']],
     ['2001:db8::/33', ['2001:db8:7fff::1'], ['2001:db8:8000::1', '32.1.13.184']],
     ['0.0.0.0/0', ['1.2.3.4', '::ffff:1.2.3.4'], ['::1']],
-    ['::/0', ['::1', '2001::1'], ['1.2.3.4']],
   ])('%s covers what it should and nothing else', async (range, inside, outside) => {
     for (const peer of inside) expect([peer, (await seen(peer, { 'X-Forwarded-For': '203.0.113.7' }, [range]))[0]]).toEqual([peer, '203.0.113.7'])
     for (const peer of outside) expect([peer, (await seen(peer, { 'X-Forwarded-For': '203.0.113.7' }, [range]))[0]]).toEqual([peer, peer])
@@ -289,6 +289,7 @@ describe('E27 the client address', () => {
     await using server = await listen(createHttpServer(proxy.proxy), '::')
     await rawRequest(server.port, get('/', 'X-Forwarded-For: 203.0.113.7'))
     expect(upstream.requests.at(-1)?.header('x-forwarded-for')).toBe('203.0.113.7, 127.0.0.1')
-    expect(proxy.exchanges.at(-1)?.clientIp ?? (await proxy.outcome()) ?? '').toBe('203.0.113.7')
+    await proxy.outcome()
+    expect(proxy.exchanges[0]?.clientIp).toBe('203.0.113.7')
   })
 })

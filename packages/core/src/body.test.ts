@@ -177,6 +177,20 @@ describe('a streaming body', () => {
     expect([first.text, second.text]).toEqual(['a', 'ab'])
   })
 
+  it('between two readers the client is not read', async () => {
+    const { req, body } = incoming()
+    new Reader(body).resume()
+    req.push('a')
+    await turn()
+    const second = new Reader(body)
+    req.push('b')
+    await turn()
+    expect(body.bytes).toBe(1)
+    second.resume()
+    await turn()
+    expect(second.text).toBe('ab')
+  })
+
   it('a reader may hand over from inside its callback, and its own answer counts for nothing then', async () => {
     const { req, body } = incoming()
     const first = new Reader(body)

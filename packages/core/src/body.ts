@@ -300,10 +300,11 @@ export class ResponsePump {
   protected finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
     const { res } = this
     if (trailers !== undefined) {
-      // Grouped by name, since HTTP/2 takes nothing else.
+      // Grouped by name, since HTTP/2 takes nothing else; its names have one case, HTTP/1 keeps each as it came.
+      const http2 = 'stream' in res
       const fields: Record<string, string | string[]> = Object.create(null)
       for (let i = 0; i < trailers.length; i += 2) {
-        const name = trailers[i] as string
+        const name = http2 ? (trailers[i] as string).toLowerCase() : (trailers[i] as string)
         const present = fields[name]
         fields[name] = present === undefined ? (trailers[i + 1] as string) : [present, trailers[i + 1] as string].flat()
       }

@@ -206,6 +206,8 @@ describe('problems', () => {
       [circular, /Object/],
       [{ toJSON: () => undefined }, /./],
       ['x'.repeat(500), /^"x{50,}\.\.\.$/],
+      ['x'.repeat(78), /^"x{78}"$/],
+      ['x'.repeat(79), /^"x{50,}\.\.\.$/],
     ]
     const read = new OptionReader('make')
     for (const [given] of rows) read.problem('x', given, 'something else')

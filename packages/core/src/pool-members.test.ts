@@ -233,6 +233,8 @@ describe('refused', () => {
     const { pool } = setup(['a'])
     expect(problems(() => pool.add({ url: 'http://other', id: 'a' }))).toEqual(['id'])
     expect(problems(() => pool.add('nonsense'))).toEqual(['options'])
+    expect(problems(() => pool.add({ url: 'http://b.test', id: 'b', weight: -1 }))).toEqual(['weight'])
+    expect(pool.get('b')).toBeUndefined()
     expect(pool.upstreams.map(({ url }) => url.href)).toEqual(['http://a.test/'])
   })
 

@@ -132,6 +132,20 @@ describe('inside a settle', () => {
   })
 })
 
+it('a wake looks at the first sixteen: enough to pass over those who cannot go, and no scan of a long line', () => {
+  const queue = new WaitQueue(virtualClock(), 100, 100)
+  const settled: number[] = []
+  const waiters = Array.from({ length: 20 }, (_, i) => queue.enter(exchange, () => settled.push(i)))
+  let looks = 0
+  queue.wake((waiter) => {
+    looks++
+    return waiters.indexOf(waiter) >= looked
+  })
+  expect([looks, settled]).toEqual([looked, []])
+  queue.wake((waiter) => waiters.indexOf(waiter) >= looked - 1)
+  expect(settled).toEqual([looked - 1])
+})
+
 it('who has left is not settled by anything', async () => {
   const clock = virtualClock()
   const queue = new WaitQueue(clock, 5, 100)

@@ -28,6 +28,7 @@ describe('a URL', () => {
     ['when nobody knows the public name', { ...plain, host: undefined }, 'http://10.0.0.1:3000/x', 'http://10.0.0.1:3000/x'],
     ['an absolute path', plain, '/x?y', '/x?y'],
     ['another host without a scheme', nested, '//evil.example/app/x', '//evil.example/app/x'],
+    ['another host without a scheme, below every base', { ...nested, base: '' }, '//evil.example/x', '//evil.example/x'],
     ['a relative path', nested, 'app/x', 'app/x'],
     ['a path upwards', nested, '../x', '../x'],
     ['a query', nested, '?x', '?x'],
