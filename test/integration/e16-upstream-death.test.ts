@@ -5,7 +5,7 @@
  */
 import { PassThrough } from 'node:stream'
 import type { Stage } from '@weir/core'
-import { type RawUpstream, rawConnect, rawRequest, rawUpstream, type UpstreamConnection } from '@weir/testing'
+import { certificates, type RawUpstream, rawConnect, rawRequest, rawUpstream, type UpstreamConnection } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
 import { gate, outcomeLog, startProxy, transports, until } from './setup.ts'
@@ -112,6 +112,20 @@ describe.each(transports)('E16 over %s: An upstream that dies within its body', 
       await client.sees('first part')
       open()
       expect(await client.closed).toBe('reset')
+    })
+
+    it.each(framings)("breaks a TLS client's connection without a clean end: %s", async (_framing, said) => {
+      const { opened, open } = gate()
+      await using upstream = await dyingUpstream(said, die, opened)
+      await using running = await startProxy({ upstreams: [upstream.url] }, { transport, https: true })
+      await using client = await rawConnect(running.port, { tls: { ca: certificates().ca } })
+      void client.write(get)
+      await client.sees('first part')
+      open()
+      const response = await client.readResponse()
+      expect([response.status, response.text(), response.complete]).toEqual([200, 'first part', false])
+      expect(client.ending).not.toBe('open')
+      expect(client.received.toString('latin1').endsWith('0\r\n\r\n')).toBe(false)
     })
 
     it.each(framings)("resets an HTTP/2 client's stream and no other: %s", async (_framing, said) => {

@@ -188,7 +188,7 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
       expect((await rawRequest(proxy.port, get())).status).toBe(200)
     })
 
-    it.each(['4', new Date(Date.now() + 3_600_000).toUTCString(), '9999999999'])(
+    it.each(['4', new Date(Date.now() + 3_600_000).toUTCString(), '9999999999', '99999999999999999999'])(
       'longer than `maxRetryAfter` (%s) ends the retries: the response goes to the client',
       async (value) => {
         await using upstream = await testUpstream({
@@ -203,7 +203,7 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
       },
     )
 
-    it.each(['-1', '1.5', 'soon', '', '2 s', '99999999999999999999'])('that is neither (%j) counts as none', async (value) => {
+    it.each(['-1', '1.5', 'soon', '', '2 s'])('that is neither (%j) counts as none', async (value) => {
       await using upstream = await testUpstream({ '/': [{ status: 503, headers: { 'Retry-After': value } }, 200] })
       await using proxy = await startProxy({ upstreams: [upstream.url], retry, clock: manualClock() }, { transport })
       expect((await rawRequest(proxy.port, get())).status).toBe(200)

@@ -34,7 +34,8 @@ const lines = [
   'constructor: also',
 ]
 
-const pairs = (given: readonly string[]): string[] => given.flatMap((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()])
+const pairs = (given: readonly string[]): string[] =>
+  given.flatMap((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()])
 
 /** The field list without what the proxy itself is to add or decide. */
 function without(headers: readonly string[], names: readonly string[]): string[] {
@@ -44,7 +45,17 @@ function without(headers: readonly string[], names: readonly string[]): string[]
   return out
 }
 
-const added = ['content-length', 'transfer-encoding', 'connection', 'keep-alive', 'date', 'host', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']
+const added = [
+  'content-length',
+  'transfer-encoding',
+  'connection',
+  'keep-alive',
+  'date',
+  'host',
+  'x-forwarded-for',
+  'x-forwarded-proto',
+  'x-forwarded-host',
+]
 
 describe.each(transports)('E25 over %s', (_name, transport) => {
   it.each([
@@ -95,12 +106,25 @@ describe.each(transports)('E25 over %s', (_name, transport) => {
       { transport },
     )
     const response = await rawRequest(proxy.port, get('/', 'X-Twice: 1', 'x-TWICE: 2'))
-    const expected = pairs([...lines.filter((line) => !line.startsWith('ETag') && line !== 'x-lower-UPPER: 2'), 'Set-Cookie: own=1', 'X-New: last'])
+    const expected = pairs([
+      ...lines.filter((line) => !line.startsWith('ETag') && line !== 'x-lower-UPPER: 2'),
+      'Set-Cookie: own=1',
+      'X-New: last',
+    ])
     // The first of several lines keeps the place, under the name as the rule writes it.
     expected[0] = 'x-lower-upper'
     expected[1] = 'one'
     expect(without(response.headers, added)).toEqual(expected)
-    expect(without(upstream.requests[0]?.headers ?? [], added)).toEqual(['X-Twice', '1', 'x-TWICE', '2', 'X-Seen', 'yes', 'X-Seen', 'twice'])
+    expect(without(upstream.requests[0]?.headers ?? [], added)).toEqual([
+      'X-Twice',
+      '1',
+      'x-TWICE',
+      '2',
+      'X-Seen',
+      'yes',
+      'X-Seen',
+      'twice',
+    ])
   })
 
   it('interim responses and trailers keep theirs', async () => {
@@ -130,20 +154,30 @@ describe.each(transports)('E25 over %s', (_name, transport) => {
     expect(response.all('x-lower-upper')).toEqual(['1', '2'])
     expect(response.all('x-empty')).toEqual([''])
     expect(response.all('__proto__')).toEqual(['polluted'])
-    expect(response.rawHeaders.filter((_, i) => i % 2 === 0)).toEqual(response.rawHeaders.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase()))
+    expect(response.rawHeaders.filter((_, i) => i % 2 === 0)).toEqual(
+      response.rawHeaders.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase()),
+    )
   })
 
-  it.each(['Server', 'ETag', 'Content-Type', 'Location', 'Last-Modified', 'Age', 'Retry-After', 'Expires', 'Access-Control-Allow-Origin', 'Content-Security-Policy'])(
-    'to an HTTP/2 client: two %s lines, which node refuses to write, are no reason to fail',
-    async (name) => {
-      await using upstream = await rawUpstream(everyRequest(() => ok('ok', `${name}: one`, 'X-Between: 1', `${name.toLowerCase()}: two`)))
-      await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport, http2: true })
-      await using client = await h2Client(proxy.port)
-      const response = await client.request()
-      expect([response.status, String(response.body)]).toEqual([200, 'ok'])
-      expect(response.all(name)[0]).toMatch(/^one/)
-    },
-  )
+  it.each([
+    'Server',
+    'ETag',
+    'Content-Type',
+    'Location',
+    'Last-Modified',
+    'Age',
+    'Retry-After',
+    'Expires',
+    'Access-Control-Allow-Origin',
+    'Content-Security-Policy',
+  ])('to an HTTP/2 client: two %s lines, which node refuses to write, are no reason to fail', async (name) => {
+    await using upstream = await rawUpstream(everyRequest(() => ok('ok', `${name}: one`, 'X-Between: 1', `${name.toLowerCase()}: two`)))
+    await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport, http2: true })
+    await using client = await h2Client(proxy.port)
+    const response = await client.request()
+    expect([response.status, String(response.body)]).toEqual([200, 'ok'])
+    expect(response.all(name)[0]).toMatch(/^one/)
+  })
 
   it('from an HTTP/2 client: every line, and one Cookie', async () => {
     await using upstream = await rawUpstream(everyRequest(() => ok('ok')))

@@ -11,7 +11,13 @@ import { get, head, ok } from './messages.ts'
 import { startProxy, transports } from './observed.ts'
 
 /** Every octet that a value may hold (RFC 9110 §5.5), the blank ones inside. */
-const everyOctet = Buffer.from([0x21, 0x09, 0x20, ...Array.from({ length: 0x7e - 0x20 }, (_, i) => 0x21 + i), ...Array.from({ length: 0x80 }, (_, i) => 0x80 + i)]).toString('latin1')
+const everyOctet = Buffer.from([
+  0x21,
+  0x09,
+  0x20,
+  ...Array.from({ length: 0x7e - 0x20 }, (_, i) => 0x21 + i),
+  ...Array.from({ length: 0x80 }, (_, i) => 0x80 + i),
+]).toString('latin1')
 const values = {
   'every octet': everyOctet,
   latin1: 'caf\xe9',
@@ -90,7 +96,9 @@ describe.each(transports)('E26 over %s', (_name, transport) => {
 
   it('to and from an HTTP/2 client', async () => {
     // Node's client gives and takes latin1 strings for octets above 0x7f.
-    await using upstream = await rawUpstream(everyRequest((request) => ok('ok', `X-Value: ${values.latin1}`, `X-Back: ${request.header('x-value')}`)))
+    await using upstream = await rawUpstream(
+      everyRequest((request) => ok('ok', `X-Value: ${values.latin1}`, `X-Back: ${request.header('x-value')}`)),
+    )
     await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport, http2: true })
     await using client = await h2Client(proxy.port)
     const response = await client.request({ 'x-value': values.latin1 })
@@ -143,37 +151,40 @@ describe.each(transports)('E26 over %s', (_name, transport) => {
       }
     })
 
-    it.each([...bad, ['a character above U+00FF', 'snow ☃'], ['DEL', 'a\x7fb']] as const)('%s from a stage: refused where it is set', async (_what, value) => {
-      const thrown: unknown[] = []
-      const caught = (act: () => void): void => {
-        try {
-          act()
-        } catch (error) {
-          thrown.push((error as { code?: string }).code)
+    it.each([...bad, ['a character above U+00FF', 'snow ☃'], ['DEL', 'a\x7fb']] as const)(
+      '%s from a stage: refused where it is set',
+      async (_what, value) => {
+        const thrown: unknown[] = []
+        const caught = (act: () => void): void => {
+          try {
+            act()
+          } catch (error) {
+            thrown.push((error as { code?: string }).code)
+          }
         }
-      }
-      await using upstream = await rawUpstream(everyRequest(() => ok('ok')))
-      await using proxy = await startProxy(
-        {
-          upstreams: [upstream.url],
-          use: [
-            (exchange) => {
-              caught(() => exchange.headers.set('X-Value', value))
-              caught(() => exchange.headers.append('X-Value', value))
-              return {
-                onAttempt: (headers) => caught(() => headers.set('X-Value', ['fine', value])),
-                onResponse: (response) => caught(() => response.headers.append('X-Value', value)),
-              }
-            },
-          ],
-        },
-        { transport },
-      )
-      const response = await rawRequest(proxy.port, get())
-      expect(thrown).toEqual(Array(4).fill('ERR_HEADER_VALUE'))
-      expect([response.status, response.header('x-value')]).toEqual([200, undefined])
-      expect(upstream.requests[0]?.header('x-value')).toBeUndefined()
-    })
+        await using upstream = await rawUpstream(everyRequest(() => ok('ok')))
+        await using proxy = await startProxy(
+          {
+            upstreams: [upstream.url],
+            use: [
+              (exchange) => {
+                caught(() => exchange.headers.set('X-Value', value))
+                caught(() => exchange.headers.append('X-Value', value))
+                return {
+                  onAttempt: (headers) => caught(() => headers.set('X-Value', ['fine', value])),
+                  onResponse: (response) => caught(() => response.headers.append('X-Value', value)),
+                }
+              },
+            ],
+          },
+          { transport },
+        )
+        const response = await rawRequest(proxy.port, get())
+        expect(thrown).toEqual(Array(4).fill('ERR_HEADER_VALUE'))
+        expect([response.status, response.header('x-value')]).toEqual([200, undefined])
+        expect(upstream.requests[0]?.header('x-value')).toBeUndefined()
+      },
+    )
 
     it.each(bad)('%s in what a stage lets through uncaught: a 5xx of the proxy’s, not a split message', async (_what, value) => {
       await using upstream = await rawUpstream(everyRequest(() => ok('ok')))
@@ -181,7 +192,10 @@ describe.each(transports)('E26 over %s', (_name, transport) => {
         { upstreams: [upstream.url], use: [() => ({ onAttempt: (headers) => void headers.set('X-Value', value) })] },
         { upstreams: [upstream.url], use: [() => ({ onResponse: (response) => void response.headers.set('X-Value', value) })] },
         { upstreams: [upstream.url], use: [() => ({ status: 200, headers: { 'X-Value': value } })] },
-        { upstreams: [upstream.url], use: [() => ({ onResponse: (response) => response.replace({ status: 200, headers: { 'X-Value': value } }) })] },
+        {
+          upstreams: [upstream.url],
+          use: [() => ({ onResponse: (response) => response.replace({ status: 200, headers: { 'X-Value': value } }) })],
+        },
         { upstreams: [upstream.url], headers: { request: { set: { 'X-Value': () => value } } } },
         { upstreams: [upstream.url], headers: { response: { set: { 'X-Value': () => value } } } },
       ]
@@ -210,7 +224,8 @@ describe.each(transports)('E26 over %s', (_name, transport) => {
     await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport })
     const response = await rawRequest(proxy.port, Buffer.from('GET /caf\xe9?q=\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n', 'latin1'))
     // A target above 0x7f is no URI (RFC 3986 §2): refused, or forwarded as the bytes that came.
-    if (response.status === 200) expect(upstream.connections[0]?.received.toString('latin1')).toContain('GET /caf\xe9?q=\xc3\xa9 HTTP/1.1\r\n')
+    if (response.status === 200)
+      expect(upstream.connections[0]?.received.toString('latin1')).toContain('GET /caf\xe9?q=\xc3\xa9 HTTP/1.1\r\n')
     else expect(response.status).toBe(400)
   })
 })

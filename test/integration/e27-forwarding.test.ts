@@ -17,7 +17,8 @@ function forwarding(upstream: RawUpstream, number = upstream.requests.length): [
   const { headers } = upstream.requests[number - 1] as { headers: readonly string[] }
   const out: [string, string][] = []
   for (let i = 0; i < headers.length; i += 2)
-    if (/^(x-forwarded|forwarded|x-real-ip|via)/i.test(headers[i] as string)) out.push([(headers[i] as string).toLowerCase(), headers[i + 1] as string])
+    if (/^(x-forwarded|forwarded|x-real-ip|via)/i.test(headers[i] as string))
+      out.push([(headers[i] as string).toLowerCase(), headers[i + 1] as string])
   return out
 }
 
@@ -61,20 +62,26 @@ describe.each(transports)('E27 over %s', (_name, transport) => {
     }
   })
 
-  it.each([[['loopback']], [['127.0.0.1']], [['127.0.0.0/8']], [['10.0.0.1', '127.0.0.1/32']], [(address: string) => address === '127.0.0.1']])(
-    'a trusted peer (%s) is believed, and appended',
-    async (trustedProxies) => {
-      await using both = await start({ trustedProxies })
-      await rawRequest(both.proxy.port, get('/', 'X-Forwarded-For: 203.0.113.7', 'X-Forwarded-Proto: https', 'X-Forwarded-Host: public.example'))
-      expect(forwarding(both.upstream)).toEqual([
-        ['x-forwarded-for', '203.0.113.7, 127.0.0.1'],
-        ['x-forwarded-proto', 'https'],
-        ['x-forwarded-host', 'public.example'],
-      ])
-      await both.proxy.outcome()
-      expect(both.proxy.exchanges[0]?.clientIp).toBe('203.0.113.7')
-    },
-  )
+  it.each([
+    [['loopback']],
+    [['127.0.0.1']],
+    [['127.0.0.0/8']],
+    [['10.0.0.1', '127.0.0.1/32']],
+    [(address: string) => address === '127.0.0.1'],
+  ])('a trusted peer (%s) is believed, and appended', async (trustedProxies) => {
+    await using both = await start({ trustedProxies })
+    await rawRequest(
+      both.proxy.port,
+      get('/', 'X-Forwarded-For: 203.0.113.7', 'X-Forwarded-Proto: https', 'X-Forwarded-Host: public.example'),
+    )
+    expect(forwarding(both.upstream)).toEqual([
+      ['x-forwarded-for', '203.0.113.7, 127.0.0.1'],
+      ['x-forwarded-proto', 'https'],
+      ['x-forwarded-host', 'public.example'],
+    ])
+    await both.proxy.outcome()
+    expect(both.proxy.exchanges[0]?.clientIp).toBe('203.0.113.7')
+  })
 
   it('a trusted peer that says nothing gets the fields of a first hop', async () => {
     await using both = await start({ trustedProxies: ['loopback'] })
@@ -88,7 +95,10 @@ describe.each(transports)('E27 over %s', (_name, transport) => {
 
   it('a chain over several lines is one chain', async () => {
     await using both = await start({ trustedProxies: ['loopback', '10.0.0.0/8'] })
-    await rawRequest(both.proxy.port, get('/', 'X-Forwarded-For: 6.6.6.6, 203.0.113.7', 'X-Other: 1', 'x-forwarded-for: 10.0.0.1', 'X-FORWARDED-FOR: 10.0.0.2'))
+    await rawRequest(
+      both.proxy.port,
+      get('/', 'X-Forwarded-For: 6.6.6.6, 203.0.113.7', 'X-Other: 1', 'x-forwarded-for: 10.0.0.1', 'X-FORWARDED-FOR: 10.0.0.2'),
+    )
     expect(forwarding(both.upstream)[0]).toEqual(['x-forwarded-for', '6.6.6.6, 203.0.113.7, 10.0.0.1, 10.0.0.2, 127.0.0.1'])
     expect(both.upstream.requests[0]?.all('x-forwarded-for')).toHaveLength(1)
     await both.proxy.outcome()
@@ -103,7 +113,10 @@ describe.each(transports)('E27 over %s', (_name, transport) => {
     await rawRequest(standard.proxy.port, get('/', ...spoofed).replace('Host: localhost', 'Host: public.example:8080'))
     expect(forwarding(standard.upstream)).toEqual([['forwarded', 'for=127.0.0.1;host="public.example:8080";proto=http;by=_edge1']])
     await using both = await start({ forwarding: { forwarded: true }, trustedProxies: ['loopback'] })
-    await rawRequest(both.proxy.port, get('/', 'Forwarded: for=203.0.113.7;proto=https', 'X-Forwarded-For: 203.0.113.7', 'forwarded: for=10.0.0.1'))
+    await rawRequest(
+      both.proxy.port,
+      get('/', 'Forwarded: for=203.0.113.7;proto=https', 'X-Forwarded-For: 203.0.113.7', 'forwarded: for=10.0.0.1'),
+    )
     expect(forwarding(both.upstream)).toEqual([
       ['forwarded', 'for=203.0.113.7;proto=https, for=10.0.0.1, for=127.0.0.1;host=localhost;proto=http'],
       ['x-forwarded-for', '203.0.113.7, 127.0.0.1'],
@@ -166,7 +179,11 @@ describe('E27 the client address', () => {
   afterAll(() => upstream.close())
 
   /** What stages see, and what the upstream is told, of a request from `peer` with these fields. */
-  async function seen(peer: string, headers: Readonly<Record<string, string | readonly string[]>>, trustedProxies: ProxyOptions['trustedProxies']): Promise<[string | undefined, string | undefined]> {
+  async function seen(
+    peer: string,
+    headers: Readonly<Record<string, string | readonly string[]>>,
+    trustedProxies: ProxyOptions['trustedProxies'],
+  ): Promise<[string | undefined, string | undefined]> {
     let clientIp: string | undefined
     await using proxy = await startProxy({
       upstreams: [upstream.url],
@@ -263,13 +280,18 @@ describe('E27 the client address', () => {
   it.each([
     ['loopback', ['127.0.0.1', '127.9.9.9', '::1'], ['128.0.0.1', '::2']],
     ['linklocal', ['169.254.1.1', 'fe80::1', 'febf::1'], ['169.255.0.1', 'fec0::1']],
-    ['private', ['10.1.2.3', '172.16.0.1', '172.31.255.255', '192.168.1.1', '100.64.0.1', 'fd00::1'], ['172.32.0.1', '192.169.0.1', '100.128.0.1', 'fe00::1']],
+    [
+      'private',
+      ['10.1.2.3', '172.16.0.1', '172.31.255.255', '192.168.1.1', '100.64.0.1', 'fd00::1'],
+      ['172.32.0.1', '192.169.0.1', '100.128.0.1', 'fe00::1'],
+    ],
     ['192.0.2.0/24', ['192.0.2.0', '192.0.2.255', '::ffff:192.0.2.1'], ['192.0.3.0']],
     ['192.0.2.7', ['192.0.2.7'], ['192.0.2.8']],
     ['2001:db8::/33', ['2001:db8:7fff::1'], ['2001:db8:8000::1', '32.1.13.184']],
     ['0.0.0.0/0', ['1.2.3.4', '::ffff:1.2.3.4'], ['::1']],
   ])('%s covers what it should and nothing else', async (range, inside, outside) => {
-    for (const peer of inside) expect([peer, (await seen(peer, { 'X-Forwarded-For': '203.0.113.7' }, [range]))[0]]).toEqual([peer, '203.0.113.7'])
+    for (const peer of inside)
+      expect([peer, (await seen(peer, { 'X-Forwarded-For': '203.0.113.7' }, [range]))[0]]).toEqual([peer, '203.0.113.7'])
     for (const peer of outside) expect([peer, (await seen(peer, { 'X-Forwarded-For': '203.0.113.7' }, [range]))[0]]).toEqual([peer, peer])
   })
 

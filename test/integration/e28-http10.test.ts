@@ -11,7 +11,8 @@ import { describe, expect, it } from 'vitest'
 import { ok } from './messages.ts'
 import { startProxy, transports } from './observed.ts'
 
-const old = (path = '/', ...lines: readonly string[]): string => `${[`GET ${path} HTTP/1.0`, 'Host: localhost', ...lines].join('\r\n')}\r\n\r\n`
+const old = (path = '/', ...lines: readonly string[]): string =>
+  `${[`GET ${path} HTTP/1.0`, 'Host: localhost', ...lines].join('\r\n')}\r\n\r\n`
 
 /** No chunked coding, no matter where it could hide. */
 function expectPlain(raw: Buffer): void {
@@ -23,7 +24,10 @@ function expectPlain(raw: Buffer): void {
 describe.each(transports)('E28 over %s', (_name, transport) => {
   it.each([
     ['chunked', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n'],
-    ['chunked, with trailers', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n'],
+    [
+      'chunked, with trailers',
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n',
+    ],
   ])('a body that comes %s goes out bare, and ends with the connection', async (_form, answer) => {
     await using upstream = await rawUpstream(everyRequest(() => answer))
     await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport })
@@ -68,7 +72,11 @@ describe.each(transports)('E28 over %s', (_name, transport) => {
     for (const path of ['/1', '/2', '/3']) {
       void client.write(old(path, 'Connection: keep-alive'))
       const response = await client.readResponse()
-      expect([response.text(), response.framing, response.header('connection')?.toLowerCase()]).toEqual([`answer to ${path}`, 'length', 'keep-alive'])
+      expect([response.text(), response.framing, response.header('connection')?.toLowerCase()]).toEqual([
+        `answer to ${path}`,
+        'length',
+        'keep-alive',
+      ])
     }
     // And one that does not say so is closed, as 1.0 has it.
     const closing = await rawRequest(proxy.port, old('/4'), { until: 'close' })
@@ -105,7 +113,11 @@ describe.each(transports)('E28 over %s', (_name, transport) => {
   })
 
   it('what stages make follows the same rules: streams, transforms, texts, errors', async () => {
-    await using upstream = await testUpstream({ '/gzip': pieces(['hello ', 'world']), '/plain': { headers: { 'Content-Length': '11' }, body: 'hello world' }, '/pass': 'hello world' })
+    await using upstream = await testUpstream({
+      '/gzip': pieces(['hello ', 'world']),
+      '/plain': { headers: { 'Content-Length': '11' }, body: 'hello world' },
+      '/pass': 'hello world',
+    })
     await using proxy = await startProxy(
       {
         upstreams: [upstream.url],
@@ -145,7 +157,9 @@ describe.each(transports)('E28 over %s', (_name, transport) => {
   })
 
   it('a status line in 1.1 is fine, but nothing that only 1.1 has', async () => {
-    await using upstream = await rawUpstream(everyRequest(() => 'HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n'))
+    await using upstream = await rawUpstream(
+      everyRequest(() => 'HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n'),
+    )
     await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport })
     const response = await rawRequest(proxy.port, old(), { until: 'close' })
     expect(response.header('keep-alive')).toBeUndefined()

@@ -41,7 +41,10 @@ describe.each(transports)('E29 over %s', (_name, transport) => {
 
   const bodied = (type: string, body: string | Buffer, ...lines: string[]): Buffer =>
     Buffer.concat([
-      Buffer.from(head('POST', '/path?q=1', ...(type === '' ? [] : [`Content-Type: ${type}`]), `Content-Length: ${body.length}`, ...lines), 'latin1'),
+      Buffer.from(
+        head('POST', '/path?q=1', ...(type === '' ? [] : [`Content-Type: ${type}`]), `Content-Length: ${body.length}`, ...lines),
+        'latin1',
+      ),
       Buffer.from(body as string),
     ])
   const chunked = (type: string, body: string, ...lines: string[]): string =>
@@ -81,7 +84,9 @@ describe.each(transports)('E29 over %s', (_name, transport) => {
     )
 
     it('chunked', async () => {
-      expectReplayed(await through([express.json()], chunked('application/json', '{"a":1}')), (body) => expect(body.toString()).toBe('{"a":1}'))
+      expectReplayed(await through([express.json()], chunked('application/json', '{"a":1}')), (body) =>
+        expect(body.toString()).toBe('{"a":1}'),
+      )
     })
 
     it('with the bytes kept as req.rawBody: exactly those', async () => {
@@ -117,7 +122,12 @@ describe.each(transports)('E29 over %s', (_name, transport) => {
       const type = 'application/json; charset=utf-16le'
       const sent = await through([express.json()], bodied(type, Buffer.from('{"a":"ü"}', 'utf16le')))
       if (sent.response.status === 500) expectRefused(sent)
-      else expectReplayed(sent, (body) => expect(JSON.parse(body.toString(sent.upstream.requests[0]?.header('content-type') === type ? 'utf16le' : 'utf8'))).toEqual({ a: 'ü' }))
+      else
+        expectReplayed(sent, (body) =>
+          expect(JSON.parse(body.toString(sent.upstream.requests[0]?.header('content-type') === type ? 'utf16le' : 'utf8'))).toEqual({
+            a: 'ü',
+          }),
+        )
     })
 
     it('of a body that is no object', async () => {
@@ -162,9 +172,13 @@ describe.each(transports)('E29 over %s', (_name, transport) => {
 
     it('give back every byte', async () => {
       const bytes = Buffer.from(Array.from({ length: 1000 }, (_, i) => (i * 7) & 0xff))
-      expectReplayed(await through([express.raw(everything)], bodied('application/octet-stream', bytes)), (body) => expect(body.equals(bytes)).toBe(true))
+      expectReplayed(await through([express.raw(everything)], bodied('application/octet-stream', bytes)), (body) =>
+        expect(body.equals(bytes)).toBe(true),
+      )
       expectReplayed(await through([express.raw(everything)], bodied('', bytes)), (body) => expect(body.equals(bytes)).toBe(true))
-      expectReplayed(await through([express.text(everything)], bodied('text/plain; charset=utf-8', Buffer.from('Grüße'))), (body) => expect(body.toString()).toBe('Grüße'))
+      expectReplayed(await through([express.text(everything)], bodied('text/plain; charset=utf-8', Buffer.from('Grüße'))), (body) =>
+        expect(body.toString()).toBe('Grüße'),
+      )
     })
 
     it('of an encoded body: what was unpacked is not sent as packed', async () => {

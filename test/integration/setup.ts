@@ -125,15 +125,15 @@ export async function until<T>(what: string, look: () => T | undefined | false, 
 }
 
 /**
- * The value at which `look` comes to rest: the same for a fifth of a second. For what back-pressure stops, which nothing announces; on a
+ * The value at which `look` comes to rest: the same `turns` times, `every` so many milliseconds. For what back-pressure stops, which nothing announces; on a
  * machine so slow that this is too early the value is only smaller, so a bound that holds is never missed and one that breaks may be.
  */
-export async function atRest(look: () => number, deadline = 10_000): Promise<number> {
+export async function atRest(look: () => number, { turns = 10, every = 20, deadline = 10_000 } = {}): Promise<number> {
   const end = performance.now() + deadline
   let value = look()
-  for (let same = 0; same < 10; ) {
+  for (let same = 0; same < turns; ) {
     if (performance.now() > end) throw new Error(`still moving after ${deadline} ms, at ${value}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await new Promise((resolve) => setTimeout(resolve, every))
     const now = look()
     same = now === value ? same + 1 : 0
     value = now

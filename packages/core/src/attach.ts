@@ -24,6 +24,8 @@ export function attachTo(server: AttachableServer, core: ProxyCore): () => () =>
     opened.once('close', () => sessions.delete(opened))
   }
   const emitter = server as Server
+  // A proxy that was here before has left its place to this one.
+  emitter.off('request', answerClosed)
   emitter.on('request', request)
   emitter.on('checkContinue', withExpect)
   emitter.on('upgrade', upgrade)

@@ -222,6 +222,8 @@ export class IncomingBody implements RequestBody {
     req.on('close', () => {
       if (!this.#ended) this.#fail(new ProxyError('ERR_CLIENT_ABORTED'))
     })
+    // A middleware in front may have paused it, and then a listener alone starts nothing.
+    req.resume()
   }
 
   #fail(error: Error): void {

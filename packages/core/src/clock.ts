@@ -1,3 +1,5 @@
+import type { OptionReader } from './options.ts'
+
 /** Time is injected so that tests can move it; the real one never keeps a process alive. */
 export interface Clock {
   /** Monotonic milliseconds. */
@@ -14,4 +16,18 @@ export const systemClock: Clock = {
     return timer
   },
   clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout),
+}
+
+export function readClock(value: unknown, read: OptionReader): Clock {
+  if (value === undefined) return systemClock
+  const clock = value as Partial<Clock> | null
+  if (
+    typeof clock === 'object' &&
+    typeof clock?.now === 'function' &&
+    typeof clock.setTimeout === 'function' &&
+    typeof clock.clearTimeout === 'function'
+  )
+    return clock as Clock
+  read.problem('clock', value, 'an object with now, setTimeout and clearTimeout')
+  return systemClock
 }

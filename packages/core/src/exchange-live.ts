@@ -64,6 +64,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   owesContinue: boolean = false
   /** A head is being written or was: no second answer is possible. */
   answered: boolean = false
+  /** An asynchronous response hook is running: another answer must not wait for it. */
+  thinking: boolean = false
   /** The last byte was handed over. */
   pumped: boolean = false
   /** Ended; every late callback looks here first. */

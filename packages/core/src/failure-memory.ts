@@ -29,6 +29,7 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
   const failures = new Map<Upstream, number>()
   const timers = new Map<Upstream, unknown>()
   let pool: HealthControl | undefined
+  let closed = false
 
   const policy: HealthPolicy = {
     name: 'failureMemory',
@@ -36,6 +37,7 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
       pool = control
     },
     onAttempt(outcome) {
+      if (closed) return
       const { upstream } = outcome
       if (!isUpstreamFailure(outcome)) {
         if (outcome.error === undefined && failures.size > 0) failures.delete(upstream)
@@ -60,6 +62,7 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
       )
     },
     close() {
+      closed = true
       for (const timer of timers.values()) pool?.clock.clearTimeout(timer)
       timers.clear()
       failures.clear()

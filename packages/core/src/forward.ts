@@ -53,7 +53,9 @@ function openBody(exchange: LiveExchange, route: CompiledRoute): void {
   if (!facts.hasBody || exchange.body !== undefined) return
   if (facts.length !== undefined && facts.length > route.maxBodySize) throw new ProxyError('ERR_BODY_TOO_LARGE')
   if (req.readableEnded || req.readableDidRead) {
-    exchange.body = new BufferedBody(consumedBody(req))
+    const bytes = consumedBody(req)
+    if (bytes.length > route.maxBodySize) throw new ProxyError('ERR_BODY_TOO_LARGE')
+    exchange.body = new BufferedBody(bytes)
     return
   }
   exchange.incoming = new IncomingBody(req, facts.length, facts.announcesTrailers, route.maxBodySize, route.retry.replayBuffer, (error) => {

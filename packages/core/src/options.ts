@@ -156,6 +156,16 @@ export class OptionReader {
     return value
   }
 
+  /** A name for people: events, logs. */
+  name(name: string, value: unknown, fallback: string): string {
+    if (value === undefined) return fallback
+    if (typeof value !== 'string' || value === '') {
+      this.problem(name, value, 'a non-empty string')
+      return fallback
+    }
+    return value
+  }
+
   boolean(name: string, value: unknown, fallback: boolean): boolean {
     if (value === undefined) return fallback
     if (typeof value !== 'boolean') {

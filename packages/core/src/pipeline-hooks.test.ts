@@ -197,3 +197,30 @@ describe('the finish', () => {
     expect(held).toBe(0)
   })
 })
+
+it('an exchange that was cut while a stage waited is not forwarded when the stage comes back', async () => {
+  const clock = virtualClock()
+  const transport = fakeTransport()
+  const store = Promise.withResolvers<void>()
+  const logged = Promise.withResolvers<void>()
+  const finished: string[] = []
+  const slowLog: Stage = {
+    name: 'slow-log',
+    handle: () => ({ onResponse: () => logged.promise, onFinish: ({ status, reason }) => void finished.push(`${status} ${reason}`) }),
+  }
+  const limiter: Stage = { name: 'limiter', handle: () => store.promise }
+  const proxy = createProxy({ upstreams: ['http://a.test'], transport, use: [slowLog, limiter], clock })
+  const answer = proxy.inject({ method: 'POST', body: 'x' })
+  await turn()
+  const closed = proxy.close({ deadline: 1000 })
+  await clock.advance(1000)
+  // The 503 waits for the log; meanwhile the limiter lets the exchange pass.
+  store.resolve()
+  await turn()
+  expect(transport.requests).toEqual([])
+  logged.resolve()
+  expect((await answer).status).toBe(503)
+  await closed
+  expect(transport.requests).toEqual([])
+  expect(finished).toEqual(['503 ERR_DRAINING'])
+})

@@ -18,6 +18,7 @@ function sinkTo(log: string[]): StageSink {
   return {
     onReply: (_, { status }) => log.push(`reply ${status}`),
     onPassed: () => log.push('passed'),
+    onLateHooks: () => log.push('late hooks'),
     onStageError: (_, { code, message }) => log.push(`error ${code} ${message}`),
   }
 }
@@ -192,15 +193,18 @@ describe('inward', () => {
     expect(exchange.hooks).toBeUndefined()
   })
 
-  it('an exchange that has ended meanwhile is left alone', async () => {
-    const log: string[] = []
-    for (const result of [undefined, reply(200)]) {
+  it('an exchange that has ended meanwhile goes no further; hooks that come too late are handed over for its end', async () => {
+    const run = async (result: MaybePromise<Result>): Promise<string[]> => {
+      const log: string[] = []
       const exchange = exchangeWith()
       runStages(exchange, [stage(log, 'slow', async () => result), stage(log, 'never', () => undefined)], 0, sinkTo(log))
       ;(exchange as { finished: boolean }).finished = true
       await turn()
+      return log
     }
-    expect(log).toEqual(['slow', 'slow'])
+    expect(await run(undefined)).toEqual(['slow'])
+    expect(await run(reply(200))).toEqual(['slow'])
+    expect(await run({ onFinish() {} })).toEqual(['slow', 'late hooks'])
   })
 })
 

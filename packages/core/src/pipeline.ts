@@ -32,25 +32,38 @@ export function compileStages(list: unknown, read: OptionReader): readonly Stage
 /** Verifies every `order` wish over the whole chain; stages are never re-sorted behind their author's back. */
 export function checkOrder(stages: readonly Stage[], read: OptionReader): void {
   stages.forEach((stage, index) => {
-    for (const other of stage.order?.after ?? []) {
-      const at = stages.findIndex((candidate) => candidate.name === other)
-      if (at > index)
-        read.problem(
-          'use',
-          `${stage.name} before ${other}`,
-          `${stage.name} after ${other}, as ${stage.name} requires; swap them in the list`,
-        )
-    }
-    for (const other of stage.order?.before ?? []) {
-      const at = stages.findIndex((candidate) => candidate.name === other)
-      if (at >= 0 && at < index)
-        read.problem(
-          'use',
-          `${stage.name} after ${other}`,
-          `${stage.name} before ${other}, as ${stage.name} requires; swap them in the list`,
-        )
-    }
+    const { order } = stage
+    if (order === undefined) return
+    const fine =
+      typeof order === 'object' && order !== null && [order.after, order.before].every((list) => list === undefined || isNames(list))
+    if (!fine) read.problem(`use[${index}].order`, order, "{ after: ['name'], before: ['name'] }")
   })
+  stages
+    .filter((stage) => isNames(stage.order?.after ?? []) && isNames(stage.order?.before ?? []))
+    .forEach((stage, index) => {
+      for (const other of stage.order?.after ?? []) {
+        const at = stages.findIndex((candidate) => candidate.name === other)
+        if (at > index)
+          read.problem(
+            'use',
+            `${stage.name} before ${other}`,
+            `${stage.name} after ${other}, as ${stage.name} requires; swap them in the list`,
+          )
+      }
+      for (const other of stage.order?.before ?? []) {
+        const at = stages.findIndex((candidate) => candidate.name === other)
+        if (at >= 0 && at < index)
+          read.problem(
+            'use',
+            `${stage.name} after ${other}`,
+            `${stage.name} before ${other}, as ${stage.name} requires; swap them in the list`,
+          )
+      }
+    })
+}
+
+function isNames(list: unknown): boolean {
+  return Array.isArray(list) && list.every((name) => typeof name === 'string')
 }
 
 export interface StageSink {
@@ -58,6 +71,8 @@ export interface StageSink {
   /** Nobody replied. */
   onPassed(exchange: LiveExchange): void
   onStageError(exchange: LiveExchange, error: ProxyError): void
+  /** A stage returned hooks after the exchange had ended. */
+  onLateHooks(exchange: LiveExchange, hooks: Hooks): void
 }
 
 /** Inward: `handle` of every stage from `index` on. */
@@ -76,7 +91,8 @@ export function runStages(exchange: LiveExchange, stages: readonly Stage[], inde
       result.then(
         (value) => {
           if (exchange.finished) {
-            if (value !== undefined && value !== null && !('status' in value)) keepHooks(exchange, value)
+            // The client has left meanwhile. Whatever the stage took for this exchange it gives back in onFinish.
+            if (value !== undefined && value !== null && !('status' in value)) sink.onLateHooks(exchange, value)
             return
           }
           if (value === undefined || value === null || !take(exchange, value, sink)) runStages(exchange, stages, i + 1, sink)
@@ -160,7 +176,7 @@ export function runErrorHooks(exchange: LiveExchange, error: ProxyError, index: 
       continue
     }
     if (isPromise<Reply | undefined>(result)) {
-      if (error.code === 'ERR_DEADLINE') {
+      if (error.code === 'ERR_DEADLINE' || error.code === 'ERR_DRAINING') {
         // Time is up: a hook that wants more of it is not waited for.
         result.catch(() => {})
         continue

@@ -1,6 +1,7 @@
 /** Who waits when all are busy, and who is let go when that changes. Waiters here do what exchanges do: on being woken they pick. */
 import { fakeTransport, stubExchange, virtualClock } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
+import type { Balancer } from './balancer.ts'
 import { ProxyError } from './errors.ts'
 import type { Exchange } from './exchange.ts'
 import type { Attempt } from './forward.ts'
@@ -144,6 +145,23 @@ describe('room for several', () => {
     pool.setDown(get('a'), check, 'x')
     expect(log).toEqual(['1: b', '2: b'])
   })
+})
+
+it('a balancer that finds nobody although there is room does not make the line go round for ever', () => {
+  let asked = 0
+  const choosy: Balancer = {
+    name: 'choosy',
+    update() {},
+    pick() {
+      if (++asked > 50) throw new Error('asked for ever')
+      return undefined
+    },
+  }
+  const { pool, wait } = setup([up('a')], { balancer: choosy })
+  for (const name of ['1', '2', '3']) wait(name)
+  pool.setWeight('a', 2)
+  expect(pool.stats().waiting).toBe(3)
+  expect(asked).toBeLessThanOrEqual(3)
 })
 
 describe('the end of waiting', () => {

@@ -7,7 +7,7 @@
  */
 import type { Balancer } from './balancer.ts'
 import { isPickable } from './balancer.ts'
-import { type Clock, systemClock } from './clock.ts'
+import { type Clock, readClock } from './clock.ts'
 import { ProxyError } from './errors.ts'
 import { upstreamState } from './events.ts'
 import type { Exchange } from './exchange.ts'
@@ -114,12 +114,14 @@ export class LivePool implements Pool, HealthControl {
   readonly #observers: readonly HealthPolicy[]
   readonly #queue: WaitQueue | undefined
   readonly #maxConcurrent: number
+  /** The tier in use. */
+  #inUse: readonly PoolUpstream[] = []
   #closed = false
 
   constructor(options: PoolOptions, read: OptionReader) {
     const given = read.object<PoolOptions>(options, poolKeys)
-    this.name = given.name ?? 'pool'
-    this.clock = given.clock ?? systemClock
+    this.name = read.name('name', given.name, 'pool')
+    this.clock = readClock(given.clock, read)
     this.#maxConcurrent = read.number('maxConcurrent', given.maxConcurrent, Number.POSITIVE_INFINITY, { min: 1 })
     const queue =
       given.queue === false ? undefined : read.at('queue').object<{ limit?: number; timeout?: Duration }>(given.queue, ['limit', 'timeout'])
@@ -179,7 +181,8 @@ export class LivePool implements Pool, HealthControl {
     return upstream as PoolUpstream
   }
 
-  remove(id: string, options: LeaveOptions = {}): Promise<void> {
+  remove(id: string, options?: LeaveOptions): Promise<void> {
+    const deadline = readLeave('pool.remove', options)
     const upstream = this.#byId.get(id)
     if (upstream === undefined) return Promise.resolve()
     this.#byId.delete(id)
@@ -188,21 +191,24 @@ export class LivePool implements Pool, HealthControl {
     this.#setState(upstream, 'draining', 'removed')
     this.#refresh()
     this.transport.forget?.(upstream)
-    return this.#idle(upstream, options, 'pool.remove')
+    return this.#idle(upstream, deadline)
   }
 
-  drain(id: string, options: LeaveOptions = {}): Promise<void> {
+  drain(id: string, options?: LeaveOptions): Promise<void> {
+    const deadline = readLeave('pool.drain', options)
     const upstream = this.#byId.get(id)
     if (upstream === undefined) return Promise.resolve()
     upstream.draining = true
     this.#settleState(upstream, 'drained by the application')
-    return this.#idle(upstream, options, 'pool.drain')
+    return this.#idle(upstream, deadline)
   }
 
   undrain(id: string): void {
     const upstream = this.#byId.get(id)
     if (upstream === undefined) return
     upstream.draining = false
+    // Nobody waits for it to be empty any more, and no deadline cuts what it does from now on.
+    settleIdle(upstream)
     this.#settleState(upstream, 'undrained by the application')
   }
 
@@ -217,10 +223,7 @@ export class LivePool implements Pool, HealthControl {
     this.#refresh()
   }
 
-  #idle(upstream: PoolUpstream, options: LeaveOptions, factory: string): Promise<void> {
-    const read = new OptionReader(factory)
-    const deadline = read.duration('deadline', options.deadline, -1)
-    read.check()
+  #idle(upstream: PoolUpstream, deadline: number): Promise<void> {
     if (upstream.inflight === 0) return Promise.resolve()
     const { promise, resolve } = Promise.withResolvers<void>()
     let timer: unknown
@@ -300,7 +303,8 @@ export class LivePool implements Pool, HealthControl {
   #refresh(): void {
     let lowest = Number.POSITIVE_INFINITY
     for (const member of this.#members) if (member.state === 'up' && member.weight > 0 && member.priority < lowest) lowest = member.priority
-    this.#balancer.update(this.#members.filter((member) => member.state === 'up' && member.weight > 0 && member.priority === lowest))
+    this.#inUse = this.#members.filter((member) => member.state === 'up' && member.weight > 0 && member.priority === lowest)
+    this.#balancer.update(this.#inUse)
     this.#wake()
   }
 
@@ -368,11 +372,7 @@ export class LivePool implements Pool, HealthControl {
     if (attempt.headMs !== undefined) own.observe(attempt.headMs)
     this.#balancer.release?.(own, attempt)
     for (let i = 0; i < this.#observers.length; i++) this.#observers[i]?.onAttempt?.(attempt)
-    if (own.inflight === 0 && own.onIdle !== undefined) {
-      const callbacks = own.onIdle
-      own.onIdle = undefined
-      for (const callback of callbacks) callback()
-    }
+    if (own.inflight === 0 && own.onIdle !== undefined) settleIdle(own)
     this.#wake()
   }
 
@@ -380,7 +380,19 @@ export class LivePool implements Pool, HealthControl {
     const queue = this.#queue
     if (queue === undefined || queue.size === 0) return
     if (!this.hasUp) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
-    else queue.wake((waiter) => this.#members.some((member) => member.state === 'up' && isPickable(member, waiter.exchange)))
+    // Room may have come for several at once. Each one that is let go takes its slot before the next is looked at; a balancer that finds
+    // nobody all the same must not keep us here.
+    else for (let left = queue.size; left > 0 && queue.wake((waiter) => this.#hasRoomFor(waiter.exchange)); left--) {}
+  }
+
+  /** Would `pick` find somebody? The same rules, in the same order. */
+  #hasRoomFor(exchange: Exchange): boolean {
+    if (exchange.affinity !== undefined) {
+      const wanted = this.#byId.get(exchange.affinity)
+      if (wanted !== undefined && wanted.state !== 'down' && isPickable(wanted, exchange)) return true
+    }
+    if (this.#inUse.some((member) => isPickable(member, exchange))) return true
+    return exchange.tried.length > 0 && this.#lastResort(exchange) !== undefined
   }
 
   stats(): PoolStats {
@@ -391,6 +403,11 @@ export class LivePool implements Pool, HealthControl {
     }
   }
 
+  /** For the check that no two pools share one. */
+  get balancer(): Balancer {
+    return this.#balancer
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
@@ -398,6 +415,20 @@ export class LivePool implements Pool, HealthControl {
     this.#queue?.fail(() => new ProxyError('ERR_DRAINING'))
     if (this.#ownsTransport) await this.transport.close?.()
   }
+}
+
+function settleIdle(upstream: PoolUpstream): void {
+  const callbacks = upstream.onIdle ?? []
+  upstream.onIdle = undefined
+  for (const callback of callbacks) callback()
+}
+
+/** Milliseconds, -1 for none. @throws OptionsError */
+function readLeave(factory: string, options: LeaveOptions | undefined): number {
+  const read = new OptionReader(factory)
+  const deadline = read.duration('deadline', read.object<LeaveOptions>(options, ['deadline']).deadline, -1)
+  read.check()
+  return deadline
 }
 
 function readBalancer(value: unknown, read: OptionReader): Balancer {

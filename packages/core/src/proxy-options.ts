@@ -1,5 +1,5 @@
 /** Options of `createProxy`: read once, checked whole, compiled into routes. Everything the data path asks is answered here beforehand. */
-import { type Clock, systemClock } from './clock.ts'
+import { type Clock, readClock } from './clock.ts'
 import type { Exchange } from './exchange.ts'
 import { compileTrust, Forwarding, type ForwardingOptions, type TrustCheck, type TrustedProxy } from './forwarded.ts'
 import { compileHeaderRules, type HeaderEdit, type HeaderRules } from './header-rules.ts'
@@ -103,9 +103,11 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     read.check()
   }
   const given = read.object<ProxyOptions>(options, proxyKeys)
-  const clock = given.clock ?? systemClock
+  const clock = readClock(given.clock, read)
   const ownPools: LivePool[] = []
   const outer = compileStages(given.use, read)
+  if (outer !== undefined) checkOrder(outer, read)
+  const shared = readForward(given, undefined, read)
   const routes: CompiledRoute[] = []
 
   const toPool = (value: unknown, name: string, at: OptionReader): LivePool | undefined => {
@@ -119,12 +121,14 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     return pool
   }
 
-  const addRoute = (route: Partial<RouteOptions>, pool: LivePool, at: OptionReader): void => {
+  const addRoute = (route: Partial<RouteOptions>, pool: LivePool | undefined, at: OptionReader): void => {
     const match = compileMatch(route.match, at.at('match'))
     const inner = compileStages(route.use, at)
     const stages = outer === undefined ? inner : inner === undefined ? outer : [...outer, ...inner]
-    if (stages !== undefined) checkOrder(stages, at)
-    const rules = at.at('headers').object(route.headers ?? given.headers, ['request', 'response'])
+    // The proxy's own list has been checked already: only a route's stages can add to what is wrong.
+    if (stages !== undefined && inner !== undefined) checkOrder(stages, at)
+    const forward = readForward(route, shared, at)
+    const name = at.name('name', route.name, `route${routes.length}`)
     let strip = route.stripPrefix
     if (strip === true) {
       if (match.paths?.length === 1) strip = match.paths[0] as string
@@ -132,27 +136,24 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     }
     if (route.rewrite !== undefined && typeof route.rewrite !== 'function')
       at.problem('rewrite', route.rewrite, 'a function of target and exchange')
-    const timeouts = readTimeouts(given.timeouts, route.timeouts, at.at('timeouts'))
-    const retry = compileRetry(route.retry === undefined ? given.retry : route.retry, at.at('retry'))
+    const stripped = readPrefix('stripPrefix', strip === true || strip === '' ? undefined : strip, at)
+    const added = readPrefix('addPrefix', route.addPrefix, at)
+    // Without a pool the rest was read for its mistakes only.
+    if (pool === undefined) return
+    const { timeouts, retry } = forward
     const { perTryTimeout } = retry
     const head = perTryTimeout > 0 && (timeouts.head === 0 || perTryTimeout < timeouts.head) ? Math.ceil(perTryTimeout) : timeouts.head
     routes.push({
       ...match,
+      ...forward,
       index: routes.length,
-      name: route.name ?? `route${routes.length}`,
+      name,
       pool,
       stages,
-      stripPrefix: readPrefix('stripPrefix', strip === true ? undefined : strip, at),
-      addPrefix: readPrefix('addPrefix', route.addPrefix, at),
+      stripPrefix: stripped,
+      addPrefix: added,
       rewrite: route.rewrite,
-      timeouts,
       limits: { connect: timeouts.connect, head, idle: timeouts.idle },
-      retry,
-      requestEdit: compileHeaderRules(rules.request, at.at('headers').at('request')),
-      responseEdit: compileHeaderRules(rules.response, at.at('headers').at('response')),
-      hostHeader: readHostHeader(route.hostHeader ?? given.hostHeader, at),
-      rewriteRedirects: at.boolean('rewriteRedirects', route.rewriteRedirects ?? given.rewriteRedirects, true),
-      maxBodySize: at.size('maxBodySize', route.maxBodySize ?? given.maxBodySize, Number.POSITIVE_INFINITY, { min: 0 }),
     })
   }
 
@@ -162,7 +163,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
       const at = read.at('routes').at(index)
       const route = at.object<RouteOptions>(entry, routeKeys)
       const pool = toPool(route.pool, route.name ?? `route${index}`, at.at('pool'))
-      if (pool !== undefined) addRoute(route, pool, at)
+      addRoute(route, pool, at)
     })
 
   let defaultPool: LivePool | undefined
@@ -188,6 +189,15 @@ export function readProxyOptions(options: ProxyOptions): Settings {
       read.problem(key, value, 'a token such as edge-1')
   for (const [key, value] of Object.entries({ random: given.random }))
     if (value !== undefined && typeof value !== 'function') read.problem(key, value, 'a function')
+  read.at('forwarding').boolean('xForwarded', forwarding.xForwarded, true)
+  read.at('forwarding').boolean('forwarded', forwarding.forwarded, false)
+  if (forwarding.by !== undefined && !(typeof forwarding.by === 'string' && /^[\x21-\x7e]+$/.test(forwarding.by)))
+    read.at('forwarding').problem('by', forwarding.by, 'an identifier of visible ASCII characters, such as _edge1')
+  const balancers = ownPools.map((pool) => pool.balancer)
+  ownPools.forEach((pool, index) => {
+    if (balancers.indexOf(pool.balancer) < index)
+      read.problem('balancer', pool.balancer.name, 'a balancer of its own for every pool: it keeps state about one membership')
+  })
   read.check()
   for (const pool of ownPools) pool.begin()
   return {
@@ -217,26 +227,43 @@ function readPrefix(name: string, value: unknown, read: OptionReader): string {
   return fine ? (value as string).replace(/\/+$/, '') : ''
 }
 
-function readHostHeader(value: unknown, read: OptionReader): HostHeader {
-  if (value === undefined || value === 'client' || value === 'upstream') return value ?? 'client'
+function readHostHeader(value: unknown, fallback: HostHeader, read: OptionReader): HostHeader {
+  if (value === undefined) return fallback
+  if (value === 'client' || value === 'upstream') return value
   const fixed = (value as { fixed?: unknown } | null)?.fixed
   if (typeof fixed === 'string' && /^[A-Za-z0-9\-._[\]:]+$/.test(fixed)) return { fixed }
   read.problem('hostHeader', value, "'client', 'upstream' or { fixed: 'name.example' }")
-  return 'client'
+  return fallback
 }
 
-function readTimeouts(outer: unknown, inner: unknown, read: OptionReader): Timeouts {
-  const keys = ['connect', 'head', 'idle', 'total', 'tunnelIdle']
-  const given = {
-    ...read.object<TimeoutOptions>(outer as TimeoutOptions, keys),
-    ...read.object<TimeoutOptions>(inner as TimeoutOptions, keys),
-  }
+type Forward = Pick<
+  CompiledRoute,
+  'timeouts' | 'retry' | 'requestEdit' | 'responseEdit' | 'hostHeader' | 'rewriteRedirects' | 'maxBodySize'
+>
+
+/** What proxy and routes have in common. A route's own options are read against `base`, so that a mistake is reported where it was made. */
+function readForward(given: Partial<ForwardOptions>, base: Forward | undefined, read: OptionReader): Forward {
+  const rules = read.at('headers').object<NonNullable<ForwardOptions['headers']>>(given.headers, ['request', 'response'])
+  const ownRules = given.headers !== undefined || base === undefined
   return {
-    connect: read.duration('connect', given.connect, 5000, { min: 1 }),
-    head: Math.ceil(read.duration('head', given.head, 60_000)),
-    idle: Math.ceil(read.duration('idle', given.idle, 60_000)),
-    total: read.duration('total', given.total, 0),
-    tunnelIdle: read.duration('tunnelIdle', given.tunnelIdle, 600_000),
+    timeouts: readTimeouts(given.timeouts, base?.timeouts, read.at('timeouts')),
+    retry: given.retry === undefined && base !== undefined ? base.retry : compileRetry(given.retry, read.at('retry')),
+    requestEdit: ownRules ? compileHeaderRules(rules.request, read.at('headers').at('request')) : base.requestEdit,
+    responseEdit: ownRules ? compileHeaderRules(rules.response, read.at('headers').at('response')) : base.responseEdit,
+    hostHeader: readHostHeader(given.hostHeader, base?.hostHeader ?? 'client', read),
+    rewriteRedirects: read.boolean('rewriteRedirects', given.rewriteRedirects, base?.rewriteRedirects ?? true),
+    maxBodySize: read.size('maxBodySize', given.maxBodySize, base?.maxBodySize ?? Number.POSITIVE_INFINITY, { min: 0 }),
+  }
+}
+
+function readTimeouts(value: TimeoutOptions | undefined, base: Timeouts | undefined, read: OptionReader): Timeouts {
+  const given = read.object<TimeoutOptions>(value, ['connect', 'head', 'idle', 'total', 'tunnelIdle'])
+  return {
+    connect: read.duration('connect', given.connect, base?.connect ?? 5000, { min: 1 }),
+    head: Math.ceil(read.duration('head', given.head, base?.head ?? 60_000)),
+    idle: Math.ceil(read.duration('idle', given.idle, base?.idle ?? 60_000)),
+    total: read.duration('total', given.total, base?.total ?? 0),
+    tunnelIdle: read.duration('tunnelIdle', given.tunnelIdle, base?.tunnelIdle ?? 600_000),
   }
 }
 

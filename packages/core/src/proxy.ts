@@ -32,7 +32,7 @@ import { type ProxyOptions, readProxyOptions, type Settings } from './proxy-opti
 import { checkRequest, isHttp2 } from './request-check.ts'
 import { resetClient, respondReply } from './response.ts'
 import type { CompiledRoute } from './route.ts'
-import type { Reply } from './stage.ts'
+import type { Hooks, Reply } from './stage.ts'
 import type { PendingTunnel } from './transport/transport.ts'
 import { hasBodyFraming, isWebSocketRequest, openTunnel, responseOn, Tunnels, watchClient } from './upgrade.ts'
 
@@ -242,6 +242,10 @@ export class ProxyCore implements StageSink {
     this.fail(exchange, error)
   }
 
+  onLateHooks(exchange: LiveExchange, hooks: Hooks): void {
+    this.#tellFinish(hooks, this.#outcomeOf(exchange), exchange)
+  }
+
   relayInterim(exchange: LiveExchange, status: number, headers: string[]): void {
     relayInterim(exchange, status, headers)
   }
@@ -342,8 +346,8 @@ export class ProxyCore implements StageSink {
     this.#unlink(exchange)
   }
 
-  #report(exchange: LiveExchange): void {
-    const outcome: Outcome = {
+  #outcomeOf(exchange: LiveExchange): Outcome {
+    return {
       status: exchange.status,
       reason: exchange.error?.code ?? 'completed',
       error: exchange.error,
@@ -352,15 +356,21 @@ export class ProxyCore implements StageSink {
       bytesOut: exchange.pump?.bytes ?? exchange.tunnelBytes,
       durationMs: this.clock.now() - exchange.startedAt,
     }
-    const hooks = exchange.hooks ?? []
-    for (let i = hooks.length - 1; i >= 0; i--) {
-      try {
-        hooks[i]?.onFinish?.(outcome, exchange)
-      } catch (cause) {
-        // There is nobody left to answer to, and the other hooks must still hear of the end.
-        process.emitWarning(`An onFinish hook threw: ${cause instanceof Error ? cause.message : String(cause)}`, { code: 'WEIR_ON_FINISH' })
-      }
+  }
+
+  #tellFinish(hooks: Hooks, outcome: Outcome, exchange: LiveExchange): void {
+    try {
+      hooks.onFinish?.(outcome, exchange)
+    } catch (cause) {
+      // There is nobody left to answer to, and the other hooks must still hear of the end.
+      process.emitWarning(`An onFinish hook threw: ${cause instanceof Error ? cause.message : String(cause)}`, { code: 'WEIR_ON_FINISH' })
     }
+  }
+
+  #report(exchange: LiveExchange): void {
+    const outcome = this.#outcomeOf(exchange)
+    const hooks = exchange.hooks ?? []
+    for (let i = hooks.length - 1; i >= 0; i--) this.#tellFinish(hooks[i] as Hooks, outcome, exchange)
     if (exchangeFinish.hasSubscribers) exchangeFinish.publish({ exchange, outcome })
   }
 
@@ -438,8 +448,18 @@ export class ProxyCore implements StageSink {
     }
     this.#stop?.abort()
     for (const done of afterwards) done()
-    for (const stage of [...this.settings.stages].reverse()) await stage.close?.()
-    for (const pool of this.settings.ownPools) await pool.close()
+    // One that fails must not leave the others open.
+    const failures: unknown[] = []
+    const parts = [...[...this.settings.stages].reverse(), ...this.settings.ownPools]
+    for (const part of parts) {
+      try {
+        await part.close?.()
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    if (failures.length > 0)
+      throw failures.length === 1 ? failures[0] : new AggregateError(failures, 'Several parts of the proxy failed to close.')
   }
 
   #cutAll(): void {
@@ -449,11 +469,19 @@ export class ProxyCore implements StageSink {
       const { next } = exchange
       if (exchange.tunnel === undefined) {
         cutShort(exchange, new ProxyError('ERR_DRAINING'))
-        // An answer that its client does not read would keep the drain waiting for ever.
-        if (!exchange.finished && exchange.answered) resetClient(exchange)
+        // An answer that its client does not read would keep the drain waiting for ever; one that was just written is given a moment.
+        const cut = exchange
+        if (!cut.finished && !cut.pumped) this.#giveUpClient(cut)
+        else if (!cut.finished) this.clock.setTimeout(() => this.#giveUpClient(cut), 1000)
       }
       exchange = next
     }
+  }
+
+  #giveUpClient(exchange: LiveExchange): void {
+    if (exchange.finished) return
+    resetClient(exchange)
+    this.finish(exchange)
   }
 
   stats(): ProxyStats {

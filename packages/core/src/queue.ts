@@ -74,18 +74,19 @@ export class WaitQueue {
     return true
   }
 
-  /** Lets the first waiter go that `ready` accepts; looks at a bounded number, because waiters differ only in what they have tried. */
-  wake(ready: (waiter: Waiter) => boolean): void {
+  /** Lets the first waiter go that `ready` accepts, and says whether there was one; looks at a bounded number, because waiters differ only in what they have tried. */
+  wake(ready: (waiter: Waiter) => boolean): boolean {
     let waiter = this.#head
     for (let looked = 0; waiter !== undefined && looked < 16; looked++) {
       const next: Waiter | undefined = waiter.next
       if (ready(waiter)) {
         this.leave(waiter)
         waiter.settle(undefined)
-        return
+        return true
       }
       waiter = next
     }
+    return false
   }
 
   /** Nobody will be served any more. */

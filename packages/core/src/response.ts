@@ -118,7 +118,8 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
       return
     }
     const pump = commit(exchange, head, attempt.call)
-    if (pump === undefined) attempt.cancel(exchange.error ?? new ProxyError('ERR_UPSTREAM_STATUS'))
+    // Refused by node: that has been answered already.
+    if (pump === undefined) attempt.cancelQuietly(exchange.error ?? new ProxyError('ERR_UPSTREAM_STATUS'))
     else {
       attempt.relay(pump)
       if (attempt.held) letGo(attempt.call)
@@ -184,6 +185,7 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
   const finish = (error: ProxyError | undefined): void => {
     if (exchange.finished || settled) return
     settled = true
+    exchange.thinking = false
     if (error === undefined) {
       try {
         exchange.route?.responseEdit?.(head.headers, exchange)
@@ -195,13 +197,15 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
     done(error)
   }
   // An answer to a failed hook must not run the hooks again: that is how one throw becomes a loop.
-  if (exchange.error?.code === 'ERR_STAGE' || !hasResponseHooks(exchange)) {
+  if (exchange.error?.code === 'ERR_STAGE' || exchange.thinking || !hasResponseHooks(exchange)) {
     finish(undefined)
     return true
   }
   const atOnce = runResponseHooks(exchange, head, (exchange.hooks?.length ?? 0) - 1, finish)
   // Time is up: a hook that wants more of it is not waited for.
-  if (!atOnce && exchange.error?.code === 'ERR_DEADLINE') finish(undefined)
+  const code = exchange.error?.code
+  if (!atOnce && (code === 'ERR_DEADLINE' || code === 'ERR_DRAINING')) finish(undefined)
+  else if (!atOnce && !settled) exchange.thinking = true
   return atOnce
 }
 
@@ -287,8 +291,11 @@ function lengthLast(fields: string[]): void {
 function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): PublicFace {
   const { connection, facts } = exchange
   const proto = connection?.proto ?? 'http'
+  // Several proxies make a list of it; the first one met the client. Anything but the two schemes is not put into a URL.
+  const told =
+    connection?.trusted === true ? (exchange.headers.get('x-forwarded-proto') ?? '').split(',', 1)[0]?.trim().toLowerCase() : undefined
   return {
-    proto: connection?.trusted === true ? (exchange.headers.get('x-forwarded-proto') ?? proto) : proto,
+    proto: told === 'http' || told === 'https' ? told : proto,
     host: facts?.host,
     base: upstream.base + route.addPrefix,
     prefix: route.stripPrefix,
@@ -334,11 +341,24 @@ export function writeHead(exchange: LiveExchange, status: number, reason: string
       else res.writeHead(status, reason, fields as unknown as string[])
     }
   } catch {
+    // What node has taken over of the refused head would spoil the answer that follows.
+    if (isHttp2(exchange.req)) for (const name of res.getHeaderNames()) res.removeHeader(name)
+    else res.statusMessage = ''
     return false
   }
   exchange.answered = true
   return true
 }
+
+/** Fields that node:http2 writes once only. */
+const singleValued: ReadonlySet<string> = new Set(
+  (
+    'access-control-allow-credentials access-control-max-age access-control-request-method age authorization content-encoding content-language ' +
+    'content-length content-location content-md5 content-range content-type date dnt etag expires from host if-match if-modified-since ' +
+    'if-none-match if-range if-unmodified-since last-modified location max-forwards proxy-authorization range referer retry-after tk ' +
+    'upgrade-insecure-requests user-agent x-content-type-options'
+  ).split(' '),
+)
 
 /** Node's HTTP/2 response takes names once: lines of one name are grouped, since its array form keeps only the last. */
 function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readonly string[]): void {
@@ -348,6 +368,8 @@ function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readon
     const value = fields[i + 1] as string
     const present = grouped[name]
     if (present === undefined) grouped[name] = value
+    // The first line counts: node throws at a second one of these.
+    else if (singleValued.has(name)) continue
     else if (typeof present === 'string') grouped[name] = [present, value]
     else present.push(value)
   }

@@ -31,9 +31,10 @@ export class InterimFilter {
     this.#held = empty
     while (bytes.length > 0) {
       const verdict = interimStatus(bytes)
-      if (verdict === undefined || bytes.length > maxHeld) break
+      if (verdict === undefined) break
       const end = verdict === 0 ? -1 : bytes.indexOf('\r\n\r\n')
       if (end < 0) {
+        if (bytes.length > maxHeld) break
         this.#held = Buffer.from(bytes)
         return passed.length > 0 ? passed : null
       }
@@ -46,11 +47,13 @@ export class InterimFilter {
   }
 }
 
+const statusLine = /^HTTP\/1\.[01] (1\d\d)[ \r]/
+
 /** The 1xx status at the start of `bytes`; 0 when too short to tell; undefined when it is something else. */
 function interimStatus(bytes: Buffer): number | undefined {
-  if (bytes.length < 12) return 'HTTP/1.'.startsWith(bytes.toString('latin1', 0, Math.min(7, bytes.length))) ? 0 : undefined
-  if (bytes[9] !== 0x31 || bytes[8] !== 0x20 || bytes[0] !== 0x48) return undefined
-  const status = 100 + ((bytes[10] as number) - 0x30) * 10 + ((bytes[11] as number) - 0x30)
+  if (bytes.length >= 10 ? bytes[9] !== 0x31 : bytes[0] !== 0x48) return undefined
+  if (bytes.length < 13) return 0
+  const match = statusLine.exec(bytes.toString('latin1', 0, 13))
   // 101 ends HTTP on this connection: what follows is not a head.
-  return status === 101 ? undefined : status
+  return match === null || match[1] === '101' ? undefined : Number(match[1])
 }

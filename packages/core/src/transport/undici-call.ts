@@ -135,7 +135,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     this.#arm(this.#request.timeouts.idle)
     const { length } = this.#connection.filter
     if (length !== undefined) restoreLength(headers, length)
-    this.#sink.onHead(status, reason ?? '', headers)
+    this.#sink.onHead(status, reason === undefined || plainReason.test(reason) ? (reason ?? '') : latin1Reason(reason), headers)
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -201,6 +201,13 @@ function toStrings(raw: readonly Buffer[]): string[] {
     out[i] = (raw[i] as Latin1Buffer).latin1Slice()
   }
   return out
+}
+
+const plainReason = /^[\t\x20-\x7e]*$/
+
+/** undici reads the phrase as UTF-8, RFC 9112 §4 allows any octet above 0x7F. What was no UTF-8 is lost: the standard phrase stands in. */
+function latin1Reason(reason: string): string {
+  return reason.includes('\ufffd') ? '' : Buffer.from(reason, 'utf8').toString('latin1')
 }
 
 /** The parser was shown another length: see wire-filter.ts. */
