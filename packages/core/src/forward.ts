@@ -82,8 +82,12 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
   try {
     if (queuedMs > 0 || exchange.attempts.length > 0 || !pool.hasWaiters) {
       upstream = pool.pick(exchange)
-      if (upstream === undefined && exchange.tried.length > 0) {
-        // Everybody was tried: better the same again than nobody.
+      if (
+        upstream === undefined &&
+        exchange.tried.length > 0 &&
+        pool.upstreams.every((other) => other.state !== 'up' || exchange.tried.includes(other))
+      ) {
+        // Everybody was tried (and is not merely full): better the same again than nobody.
         exchange.tried = []
         upstream = pool.pick(exchange)
       }

@@ -141,7 +141,11 @@ export class LivePool implements Pool, HealthControl {
       read.problem('tls', '(set)', 'either `tls` or a `transport`, which has TLS options of its own')
     this.transport = readTransport(given, read)
     if (!Array.isArray(given.upstreams)) read.problem('upstreams', given.upstreams, "a list such as ['http://10.0.0.1:3000']")
-    else for (const [index, input] of given.upstreams.entries()) this.#read(input, read.at('upstreams').at(index))
+    else
+      for (const [index, input] of given.upstreams.entries()) {
+        const upstream = this.#parse(input, read.at('upstreams').at(index))
+        if (upstream !== undefined) this.#join(upstream)
+      }
   }
 
   /** Options were right: tell the balancer and the policies. */
@@ -151,15 +155,19 @@ export class LivePool implements Pool, HealthControl {
     this.#refresh()
   }
 
-  #read(input: unknown, read: OptionReader): PoolUpstream | undefined {
+  #join(upstream: PoolUpstream): void {
+    this.#members.push(upstream)
+    this.#byId.set(upstream.id, upstream)
+  }
+
+  /** An upstream that may join, or undefined with the problems recorded. */
+  #parse(input: unknown, read: OptionReader): PoolUpstream | undefined {
     const upstream = parseUpstream(input, read, this.#maxConcurrent)
     if (upstream === undefined) return undefined
     if (this.#byId.has(upstream.id)) {
       read.problem('id', upstream.id, 'an id that no other upstream of this pool has; give one of them an `id` of its own')
       return undefined
     }
-    this.#members.push(upstream)
-    this.#byId.set(upstream.id, upstream)
     return upstream
   }
 
@@ -175,8 +183,9 @@ export class LivePool implements Pool, HealthControl {
 
   add(input: UpstreamInput): Upstream {
     const read = new OptionReader('pool.add')
-    const upstream = this.#read(input, read)
+    const upstream = this.#parse(input, read)
     read.check()
+    this.#join(upstream as PoolUpstream)
     this.#refresh()
     return upstream as PoolUpstream
   }

@@ -110,6 +110,12 @@ export function readProxyOptions(options: ProxyOptions): Settings {
   const shared = readForward(given, undefined, read)
   const routes: CompiledRoute[] = []
 
+  const own = (pool: LivePool, at: OptionReader): void => {
+    if (ownPools.some((other) => other.balancer === pool.balancer))
+      at.problem('balancer', pool.balancer.name, 'a balancer of its own for every pool: it keeps state about one membership')
+    ownPools.push(pool)
+  }
+
   const toPool = (value: unknown, name: string, at: OptionReader): LivePool | undefined => {
     if (value instanceof LivePool) return value
     if (typeof value !== 'object' || value === null || !('upstreams' in value)) {
@@ -117,7 +123,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
       return undefined
     }
     const pool = new LivePool({ clock, name, ...(value as PoolOptions) }, at)
-    ownPools.push(pool)
+    own(pool, at)
     return pool
   }
 
@@ -162,7 +168,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     (given.routes ?? []).forEach((entry, index) => {
       const at = read.at('routes').at(index)
       const route = at.object<RouteOptions>(entry, routeKeys)
-      const pool = toPool(route.pool, route.name ?? `route${index}`, at.at('pool'))
+      const pool = toPool(route.pool, typeof route.name === 'string' ? route.name : `route${index}`, at.at('pool'))
       addRoute(route, pool, at)
     })
 
@@ -177,7 +183,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
       Object.entries({ balancer, health, maxConcurrent, queue, transport, tls }).filter(([, value]) => value !== undefined),
     )
     defaultPool = new LivePool({ ...rest, name: 'default', upstreams: given.upstreams, clock } as PoolOptions, read)
-    ownPools.push(defaultPool)
+    own(defaultPool, read)
   } else if (given.routes === undefined)
     read.problem('upstreams', undefined, "at least one of `upstreams`, `pool` and `routes`, such as upstreams: ['http://127.0.0.1:3000']")
   if (defaultPool !== undefined) addRoute({ name: 'default' }, defaultPool, read)
@@ -193,11 +199,6 @@ export function readProxyOptions(options: ProxyOptions): Settings {
   read.at('forwarding').boolean('forwarded', forwarding.forwarded, false)
   if (forwarding.by !== undefined && !(typeof forwarding.by === 'string' && /^[\x21-\x7e]+$/.test(forwarding.by)))
     read.at('forwarding').problem('by', forwarding.by, 'an identifier of visible ASCII characters, such as _edge1')
-  const balancers = ownPools.map((pool) => pool.balancer)
-  ownPools.forEach((pool, index) => {
-    if (balancers.indexOf(pool.balancer) < index)
-      read.problem('balancer', pool.balancer.name, 'a balancer of its own for every pool: it keeps state about one membership')
-  })
   read.check()
   for (const pool of ownPools) pool.begin()
   return {

@@ -194,8 +194,7 @@ describe('what passes', () => {
 
 describe('a hostile target', () => {
   // One decoding per pass is a pass per two octets: sixteen thousand octets of "%2525..." held the process for a tenth of a second.
-  const nested = (depth: number): string =>
-    depth === 0 ? '.' : [...nested(depth - 1)].map((c) => `%${c.charCodeAt(0).toString(16)}`).join('')
+  const nested = (depth: number): string => (depth === 0 ? '.' : nested(depth - 1).replace(/./g, (c) => `%${c.charCodeAt(0).toString(16)}`))
   const rows: [what: string, url: string][] = [
     ['a percent sign, encoded over and over', `/%${'25'.repeat(8000)}`],
     ['the same, and dots at the bottom', `/%${'25'.repeat(4000)}2e%${'25'.repeat(3900)}2e/x`],

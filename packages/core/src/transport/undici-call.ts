@@ -86,7 +86,11 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
       this.#timer?.refresh()
       return
     }
-    const error = new ProxyError(this.#head ? 'ERR_BODY_TIMEOUT' : 'ERR_HEAD_TIMEOUT', { upstream: this.#connection.list.upstream })
+    this.#failWith(new ProxyError(this.#head ? 'ERR_BODY_TIMEOUT' : 'ERR_HEAD_TIMEOUT', { upstream: this.#connection.list.upstream }))
+  }
+
+  /** Ends the call from our side. */
+  #failWith(error: ProxyError): void {
     this.abort()
     this.#done = true
     this.#sink.onError(error)
@@ -126,6 +130,11 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   onResponseStart(controller: Dispatcher.DispatchController, status: number, _headers: unknown, reason?: string): void {
     if (this.aborted) return
     const headers = toStrings(controller.rawHeaders as readonly Buffer[])
+    if (status < 100) {
+      // The parser lets any three digits through.
+      this.#failWith(new ProxyError('ERR_UPSTREAM_STATUS', { upstream: this.#connection.list.upstream }))
+      return
+    }
     if (status < 200) {
       this.#sink.onInterim(status, headers)
       return

@@ -42,7 +42,8 @@ export class WireFilter {
   attach(socket: Socket): void {
     const read = socket.read
     const next = (): Buffer | null => read.call(socket)
-    socket.read = () => this.#read(next)
+    // Node itself calls `read(0)` to start reading and drops what that returns: it must not take anything.
+    socket.read = (size?: number) => (size === 0 ? read.call(socket, 0) : this.#read(next))
   }
 
   /** A request goes out: the next bytes are a response head. @param mayHaveBody false for HEAD */
