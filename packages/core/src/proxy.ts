@@ -39,6 +39,9 @@ import { hasBodyFraming, isWebSocketRequest, openTunnel, responseOn, Tunnels, wa
 /** How long the rest of a refused upload is read, so that its sender gets to see the answer. */
 const lingering = 5000
 
+/** How long an answer made at the deadline has to reach its client. */
+const answerGrace = 1000
+
 /** The servers that `attach` accepts. */
 export type AttachableServer = Server | Http2Server | Http2SecureServer
 
@@ -113,6 +116,7 @@ export class ProxyCore implements StageSink {
   #stop: AbortController | undefined
   #closed: Promise<void> | undefined
   #onDrained: (() => void) | undefined
+  #graceTimer: unknown
 
   constructor(settings: Settings) {
     this.settings = settings
@@ -445,6 +449,7 @@ export class ProxyCore implements StageSink {
       const timer = this.clock.setTimeout(() => this.#cutAll(), deadline)
       await promise
       this.clock.clearTimeout(timer)
+      this.clock.clearTimeout(this.#graceTimer)
     }
     this.#stop?.abort()
     for (const done of afterwards) done()
@@ -469,13 +474,19 @@ export class ProxyCore implements StageSink {
       const { next } = exchange
       if (exchange.tunnel === undefined) {
         cutShort(exchange, new ProxyError('ERR_DRAINING'))
-        // An answer that its client does not read would keep the drain waiting for ever; one that was just written is given a moment.
-        const cut = exchange
-        if (!cut.finished && !cut.pumped) this.#giveUpClient(cut)
-        else if (!cut.finished) this.clock.setTimeout(() => this.#giveUpClient(cut), 1000)
+        if (!exchange.pumped) this.#giveUpClient(exchange)
       }
       exchange = next
     }
+    // Answers that were just written get a moment; one that its client does not read would keep the drain waiting for ever.
+    if (this.#inflight > 0)
+      this.#graceTimer = this.clock.setTimeout(() => {
+        for (let exchange = this.#running; exchange !== undefined; ) {
+          const { next } = exchange
+          this.#giveUpClient(exchange)
+          exchange = next
+        }
+      }, answerGrace)
   }
 
   #giveUpClient(exchange: LiveExchange): void {
