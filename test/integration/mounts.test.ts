@@ -3,7 +3,7 @@
  * the way that it names. What is peculiar to one of them comes behind.
  */
 import { createServer as createHttpServer } from 'node:http'
-import { createSecureServer, createServer as createHttp2Server } from 'node:http2'
+import { createServer as createHttp2Server, createSecureServer } from 'node:http2'
 import { createServer as createHttpsServer } from 'node:https'
 import { createProxy, type ReverseProxy } from '@weir/core'
 import {
@@ -207,7 +207,10 @@ describe.each(mounts)('mounted on $name', (mount) => {
 
   it('failures look like failures', async () => {
     const refused = await rawRequest(served.port, get('/api/reset'), client)
-    expect([refused.status, refused.header('proxy-status')]).toEqual([502, 'weir; error=connection_terminated; details="ERR_UPSTREAM_RESET"'])
+    expect([refused.status, refused.header('proxy-status')]).toEqual([
+      502,
+      'weir; error=connection_terminated; details="ERR_UPSTREAM_RESET"',
+    ])
     const broken = await rawRequest(served.port, get('/api/broken'), { ...client, until: 'close' })
     expect([broken.status, broken.complete]).toEqual([200, false])
   })
@@ -231,7 +234,10 @@ describe.each(mounts)('mounted on $name', (mount) => {
 
   it('WebSockets', async () => {
     const url = `${mount.tls ? 'wss' : 'ws'}://localhost:${served.port}/api/ws/chat`
-    const socket = new WebSocket(url, { ca, lookup: (_name: string, _options: unknown, done: (...args: unknown[]) => void) => done(null, [{ address: '127.0.0.1', family: 4 }]) } as never)
+    const socket = new WebSocket(url, {
+      ca,
+      lookup: (_name: string, _options: unknown, done: (...args: unknown[]) => void) => done(null, [{ address: '127.0.0.1', family: 4 }]),
+    } as never)
     await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
     for (const text of ['hello', 'grüße', 'x'.repeat(200_000)]) {
       const answer = new Promise((resolve) => socket.once('message', (data) => resolve(String(data))))

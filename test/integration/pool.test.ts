@@ -1,7 +1,18 @@
 /**
  * A pool while it serves: members that come, go, drain and change weight under traffic; caps and the queue in front of them; affinity; tiers.
  */
-import { createPool, createProxy, type Exchange, failureMemory, type HealthControl, type HealthPolicy, OptionsError, type Pool, type Stage, type Upstream } from '@weir/core'
+import {
+  createPool,
+  createProxy,
+  type Exchange,
+  failureMemory,
+  type HealthControl,
+  type HealthPolicy,
+  OptionsError,
+  type Pool,
+  type Stage,
+  type Upstream,
+} from '@weir/core'
 import { faults, type RawResponse, rawConnect, rawRequest, refusedPort, type TestUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { load } from './load.ts'
@@ -34,7 +45,8 @@ async function ask(port: number, times: number, path = '/'): Promise<(string | u
 }
 
 const count = (names: readonly unknown[], name: string): number => names.filter((each) => each === name).length
-const named = (name: string, routes: Parameters<typeof testUpstream>[0] = { '*': 'fine' }): Promise<TestUpstream> => testUpstream(routes, { name })
+const named = (name: string, routes: Parameters<typeof testUpstream>[0] = { '*': 'fine' }): Promise<TestUpstream> =>
+  testUpstream(routes, { name })
 const poolOf = (running: ObservedProxy): Pool => running.proxy.pool as Pool
 
 /** An upstream whose `/` answers when it is told to, in the order of arrival. */
@@ -146,7 +158,12 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
     await pool.remove('nobody')
     await pool.drain('nobody', { deadline: 10 })
     pool.undrain('nobody')
-    for (const wrong of [() => pool.add(a.url), () => pool.add({ url: 'ftp://x' }), () => pool.setWeight(a.url, -1), () => pool.setWeight('nobody', 1)])
+    for (const wrong of [
+      () => pool.add(a.url),
+      () => pool.add({ url: 'ftp://x' }),
+      () => pool.setWeight(a.url, -1),
+      () => pool.setWeight('nobody', 1),
+    ])
       expect(wrong).toThrow(OptionsError)
     expect(pool.upstreams.map(({ id, weight }) => [id, weight])).toEqual([[a.url, 1]])
     expect(await ask(proxy.port, 2)).toEqual(['a', 'a'])
@@ -381,12 +398,7 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
         () => pool.setWeight(b.url, 1),
         () => pool.add({ url: b.url, id: 'another' }),
       ]
-      const prepare: (() => unknown)[] = [
-        () => {},
-        () => down(b.url),
-        () => pool.setWeight(b.url, 0),
-        () => pool.remove(b.url),
-      ]
+      const prepare: (() => unknown)[] = [() => {}, () => down(b.url), () => pool.setWeight(b.url, 0), () => pool.remove(b.url)]
       for (const [index, wake] of ways.entries()) {
         prepare[index]?.()
         const waiting = rawRequest(proxy.port, get())
@@ -438,7 +450,10 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
     it('keeps its books under clients that come and go', async () => {
       await using a = await named('a', { '*': faults.stall(3) })
       await using b = await named('b', { '*': faults.stall(1) })
-      await using proxy = await startProxy({ upstreams: [a.url, b.url], maxConcurrent: 4, queue: { limit: 20, timeout: 60 } }, { transport })
+      await using proxy = await startProxy(
+        { upstreams: [a.url, b.url], maxConcurrent: 4, queue: { limit: 20, timeout: 60 } },
+        { transport },
+      )
       await Promise.all(
         Array.from({ length: 300 }, async (_, i) => {
           await new Promise((resolve) => setTimeout(resolve, (i * 7) % 60))
@@ -551,7 +566,12 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
       const { upstream, release } = await gated('a')
       await using backup = await named('backup')
       await using proxy = await startProxy(
-        { upstreams: [{ url: upstream.url, maxConcurrent: 1 }, { url: backup.url, backup: true }] },
+        {
+          upstreams: [
+            { url: upstream.url, maxConcurrent: 1 },
+            { url: backup.url, backup: true },
+          ],
+        },
         { transport },
       )
       const first = rawRequest(proxy.port, get('/1'))

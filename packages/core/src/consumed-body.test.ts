@@ -21,6 +21,7 @@ describe('rebuilt', () => {
       '{ "a": 1 }',
     ],
     ['raw text that the parser kept', request(json, { body: { a: 1 }, rawBody: '{"a":1.0}' }), '{"a":1.0}'],
+    ['raw bytes before bytes', request('image/png', { body: Buffer.from('parsed'), rawBody: Buffer.from('raw') }), 'raw'],
     ['raw bytes before text', request('text/plain', { body: 'decoded', rawBody: Buffer.from('raw') }), 'raw'],
     ['text', request('text/plain', { body: 'caf\xe9' }), 'caf\xc3\xa9'],
     ['text in UTF-8, said so', request('text/plain; charset="UTF-8"', { body: 'caf\xe9' }), 'caf\xc3\xa9'],

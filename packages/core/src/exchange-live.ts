@@ -23,6 +23,7 @@ import type { Upstream } from './upstream.ts'
 
 const nobody: readonly Upstream[] = []
 const noFields: readonly string[] = []
+const noAttempts: readonly Attempt[] = []
 
 export class LiveExchange implements Exchange, PumpEvents {
   // Public: see Exchange.
@@ -52,7 +53,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   body: RequestBody | undefined = undefined
   /** The same body, when it streams from the client. */
   incoming: IncomingBody | undefined = undefined
-  attempts: Attempt[] = []
+  /** Replaced, not pushed to: a list of one is a quarter of the size of a list that may grow, and most exchanges need no second try. */
+  attempts: readonly Attempt[] = noAttempts
   attempt: Attempt | undefined = undefined
   pump: ResponsePump | undefined = undefined
   stash: Stash | undefined = undefined

@@ -113,7 +113,7 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
 
 function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, queuedMs: number): void {
   const attempt = new Attempt(exchange, upstream, queuedMs)
-  exchange.attempts.push(attempt)
+  exchange.attempts = exchange.attempts.length === 0 ? [attempt] : [...exchange.attempts, attempt]
   exchange.attempt = attempt
   route.pool.enter(attempt)
   let path: string
