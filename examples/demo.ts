@@ -40,7 +40,7 @@ const board = new Board(proxy, new Map(specs.map(({ name, latency }) => [name, `
 // A backend that dies is started again on its port, as a supervisor would.
 function watch(index: number): void {
   const backend = backends[index] as (typeof backends)[number]
-  backend.child.once('exit', async () => {
+  const comeBack = async (): Promise<void> => {
     if (stopping) return
     board.note(`\nbackend ${backend.name} is gone; it comes back in ${restartAfter / 1000} s`)
     await new Promise((resolve) => setTimeout(resolve, restartAfter))
@@ -48,7 +48,8 @@ function watch(index: number): void {
     backend.child = (await startBackend(backend.name, backend.latency, backend.port)).child
     board.note(`\nbackend ${backend.name} is back, kill it again: kill -9 ${backend.child.pid}`)
     watch(index)
-  })
+  }
+  backend.child.once('exit', () => void comeBack())
 }
 for (const index of backends.keys()) watch(index)
 

@@ -90,19 +90,18 @@ describe('the demo', () => {
       try {
         const page = await browser.newPage()
         await page.goto(`${demo.origin}/`)
-        await page.waitForFunction(() => /"backend":"[abc]"/.test(document.querySelector('#event')?.textContent ?? ''))
-        await page.waitForFunction(() => /^[abc]: message [3-9]/.test(document.querySelector('#echo')?.textContent ?? ''))
+        const shows = (id: string, pattern: string): Promise<unknown> =>
+          page.waitForFunction(`new RegExp(${JSON.stringify(pattern)}).test(document.getElementById('${id}').textContent)`)
+        await shows('event', '"backend":"[abc]"')
+        await shows('echo', '^[abc]: message [3-9]')
         const name = ((await page.textContent('#echo')) ?? '').slice(0, 1)
         const pid = Number((await demo.says(new RegExp(`kill backend ${name} .*kill -9 (\\d+)`)))[1])
         const from = demo.output().length
         process.kill(pid, 'SIGKILL')
         await demo.says(new RegExp(`backend ${name} is gone`), from)
         // The tunnel went with its backend; the page opens another, which lands on a living one.
-        await page.waitForFunction((dead) => {
-          const text = document.querySelector('#echo')?.textContent ?? ''
-          return /^[abc]: message/.test(text) && !text.startsWith(dead)
-        }, name)
-        await page.waitForFunction(() => /"backend":"[abc]"/.test(document.querySelector('#hello')?.textContent ?? ''))
+        await shows('echo', `^[^${name}]: message`)
+        await shows('hello', '"backend":"[abc]"')
         await demo.says(new RegExp(`backend ${name} is back`), from)
       } finally {
         await browser.close()

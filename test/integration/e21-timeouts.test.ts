@@ -62,7 +62,7 @@ describe.each(transports)('E21 over %s', (_name, transport) => {
       expect(response.status).toBe(200)
     }
     expect(fine.count()).toBe(2)
-    expect(proxy.outcomes.map((outcome) => outcome.attempts.length).sort()).toEqual([1, 2])
+    expect(proxy.outcomes.map((outcome) => outcome.attempts.length).sort((a, b) => a - b)).toEqual([1, 2])
   })
 
   it('head: 504 ERR_HEAD_TIMEOUT, and the upstream connection is closed', async () => {

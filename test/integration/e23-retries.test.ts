@@ -55,17 +55,21 @@ describe.each(transports)('E23 over %s', (_name, transport) => {
     it('stages see what was tried', async () => {
       await using dead = await refusedPort()
       await using good = await testUpstream()
-      const tried: string[][] = []
+      const tried: string[] = []
       await using proxy = await startProxy(
         {
           upstreams: [dead.url, good.url],
           health: [],
-          use: [(exchange) => ({ onAttempt: (_headers, upstream) => void tried.push([...exchange.tried.map((u) => u.id), upstream.id]) })],
+          use: [
+            (exchange) => ({
+              onAttempt: (_headers, upstream) => void tried.push([...exchange.tried.map((u) => u.id), upstream.id].join(' then ')),
+            }),
+          ],
         },
         { transport },
       )
       for (let i = 0; i < 2; i++) expect((await rawRequest(proxy.port, get())).status).toBe(200)
-      expect(tried.toSorted()).toEqual([[dead.url], [dead.url, good.url], [good.url]].toSorted())
+      expect(tried.toSorted()).toEqual([dead.url, `${dead.url} then ${good.url}`, good.url].toSorted())
     })
 
     it('does not exist: then the same one gets the retry', async () => {

@@ -97,7 +97,7 @@ describe.each(transports)('E25 over %s', (_name, transport) => {
           () => ({
             onAttempt: (headers) => void headers.set('X-Seen', 'yes').append('X-Seen', 'twice'),
             onResponse: async (response) => {
-              await null
+              await Promise.resolve()
               response.headers.append('Set-Cookie', 'own=1')
             },
           }),

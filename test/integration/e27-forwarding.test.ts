@@ -188,7 +188,11 @@ describe('E27 the client address', () => {
     await using proxy = await startProxy({
       upstreams: [upstream.url],
       ...(trustedProxies === undefined ? {} : { trustedProxies }),
-      use: [(exchange) => void (clientIp = exchange.clientIp)],
+      use: [
+        (exchange) => {
+          clientIp = exchange.clientIp
+        },
+      ],
     })
     await proxy.proxy.inject({ headers, remoteAddress: peer })
     return [clientIp, upstream.requests.at(-1)?.header('x-forwarded-for')]

@@ -128,7 +128,7 @@ const fields = [
   'X-Lf: a\nb',
   'X-Bell: \x07',
   'X-Del: \x7f',
-  'X-Long: ' + 'l'.repeat(3000),
+  `X-Long: ${'l'.repeat(3000)}`,
   'X Space: 1',
   ': nameless',
   'nocolon',
@@ -171,7 +171,7 @@ const chunkings = [
   '0\r\n\r\n',
   '',
   '5\r\nhello\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison',
-  '5;' + 'e'.repeat(20_000) + '\r\nhello\r\n0\r\n\r\n',
+  `5;${'e'.repeat(20_000)}\r\nhello\r\n0\r\n\r\n`,
 ]
 const bodies = ['hello', 'hell', '', 'hello and more', 'helloHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison', '\0\xff\r\n\r\n']
 
@@ -409,7 +409,7 @@ describe.each(transports)('E33 over %s', (_name, transport) => {
       use: [
         () => ({
           onResponse: async (response) => {
-            await null
+            await Promise.resolve()
             response.headers.append('X-Seen', String(response.headers.size))
             response.tap({ onChunk: () => {}, onEnd: () => {} })
             response.transform(new PassThrough())

@@ -59,7 +59,13 @@ async function gated(name: string): Promise<{ upstream: TestUpstream; release: (
       waiting.push(() => res.end('done'))
     },
   })
-  return { upstream, order, release: (many = 1) => waiting.splice(0, many).forEach((answer) => answer()) }
+  return {
+    upstream,
+    order,
+    release: (many = 1) => {
+      for (const answer of waiting.splice(0, many)) answer()
+    },
+  }
 }
 
 describe.each(transports)('a pool over %s', (_name, transport) => {
@@ -472,7 +478,12 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
   })
 
   describe('affinity', () => {
-    const stick = (id: string): Stage => ({ name: 'stick', handle: (exchange: Exchange) => void (exchange.affinity = id) })
+    const stick = (id: string): Stage => ({
+      name: 'stick',
+      handle: (exchange: Exchange) => {
+        exchange.affinity = id
+      },
+    })
 
     it('goes where it is wanted, past the balancer', async () => {
       await using a = await named('a')

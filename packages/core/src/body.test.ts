@@ -6,7 +6,7 @@ import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type BodyFlow, type BodyReader, BufferedBody, IncomingBody, type RequestBody } from './body.ts'
+import { type BodyFlow, type BodyReader, IncomingBody, type RequestBody } from './body.ts'
 import { ProxyError } from './errors.ts'
 
 /** What node hands out, without a socket: chunks are pushed by the test. */
@@ -393,45 +393,4 @@ describe('discard', () => {
       expect(body.replayable).toBe(false)
       expect(failures).toEqual([])
     })
-})
-
-describe('a body in memory', () => {
-  it('is given whole to every reader, once', () => {
-    const body = new BufferedBody(Buffer.from('abc'))
-    expect(body).toMatchObject({ length: 3, hasTrailers: false })
-    const first = new Reader(body)
-    expect(first.chunks).toEqual([])
-    first.resume()
-    first.resume()
-    const second = new Reader(body).resume()
-    for (const reader of [first, second]) {
-      expect(reader.text).toBe('abc')
-      expect(reader.ends).toEqual([undefined])
-    }
-  })
-
-  it('empty, it has an end and no chunk', () => {
-    const reader = new Reader(new BufferedBody(Buffer.alloc(0))).resume()
-    expect(reader.chunks).toEqual([])
-    expect(reader.ends).toEqual([undefined])
-  })
-
-  it('closed, it is silent; and a reader from before another opened is closed', () => {
-    const body = new BufferedBody(Buffer.from('abc'))
-    const first = new Reader(body)
-    first.close()
-    first.resume()
-    const second = new Reader(body)
-    const third = new Reader(body)
-    second.resume()
-    third.resume()
-    expect([first.text, second.text, third.text]).toEqual(['', '', 'abc'])
-  })
-
-  it('a reader that closes from inside its callback hears no end', () => {
-    const reader = new Reader(new BufferedBody(Buffer.from('abc')))
-    reader.onNext = () => reader.close()
-    reader.resume()
-    expect(reader.ends).toEqual([])
-  })
 })

@@ -8,7 +8,7 @@ export interface Clock {
   clearTimeout(handle: unknown): void
 }
 
-export const systemClock: Clock = {
+const systemClock: Clock = {
   now: () => performance.now(),
   setTimeout: (fn, ms) => {
     const timer = setTimeout(fn, ms)

@@ -2,7 +2,7 @@
 import { type Clock, readClock } from './clock.ts'
 import type { Exchange } from './exchange.ts'
 import { compileTrust, Forwarding, type ForwardingOptions, type TrustCheck, type TrustedProxy } from './forwarded.ts'
-import { compileHeaderRules, type HeaderEdit, type HeaderRules } from './header-rules.ts'
+import { compileHeaderRules, type HeaderRules } from './header-rules.ts'
 import { type Duration, OptionReader, type Size } from './options.ts'
 import { checkOrder, compileStages } from './pipeline.ts'
 import { LivePool, type Pool, type PoolOptions, poolKeys } from './pool.ts'
@@ -267,5 +267,3 @@ function readTimeouts(value: TimeoutOptions | undefined, base: Timeouts | undefi
     tunnelIdle: read.duration('tunnelIdle', given.tunnelIdle, base?.tunnelIdle ?? 600_000),
   }
 }
-
-export type { HeaderEdit }

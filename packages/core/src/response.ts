@@ -86,7 +86,7 @@ class ResponseHead implements ProxyResponse {
   }
 }
 
-export function statusHasBody(method: string, status: number): boolean {
+function statusHasBody(method: string, status: number): boolean {
   return method !== 'HEAD' && status >= 200 && status !== 204 && status !== 304
 }
 
@@ -308,7 +308,7 @@ function dropLength(fields: string[]): void {
 }
 
 /** `Content-Length` of a flat list, -1 when there is none. */
-export function lengthOf(fields: readonly string[]): number {
+function lengthOf(fields: readonly string[]): number {
   for (let i = 0; i < fields.length; i += 2) if (isField(fields[i] as string, 'content-length')) return Number(fields[i + 1])
   return -1
 }
@@ -326,7 +326,7 @@ function replyFields(reply: Reply): string[] {
 }
 
 /** False when node refused the head (a status or an octet that HTTP forbids); nothing was sent then. */
-export function writeHead(exchange: LiveExchange, status: number, reason: string, fields: readonly string[]): boolean {
+function writeHead(exchange: LiveExchange, status: number, reason: string, fields: readonly string[]): boolean {
   const { res } = exchange
   exchange.status = status
   try {

@@ -87,15 +87,16 @@ await transport.close?.()
 
 const [upstreamConnections] = await new Promise<number[]>((resolve) => {
   // A turn or two for the upstream to hear of it.
-  const look = (turns: number): void =>
+  const look = (turns: number): void => {
     upstream.getConnections((_error, count) => {
       if (count === 0 || turns === 0) resolve([count])
       else setTimeout(look, 10, turns - 1)
     })
+  }
   look(200)
 })
 const stats = proxy.stats()
-const ended = Promise.all(clients.map((client) => (client.destroyed ? undefined : once(client, 'close'))))
+const ended = Promise.all(clients.filter((client) => !client.destroyed).map((client) => once(client, 'close')))
 agent.destroy()
 await ended
 if (!session.destroyed) await once(session, 'close')

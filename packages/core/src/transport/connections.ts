@@ -30,7 +30,7 @@ export interface Target {
   readonly socketPath: string | undefined
 }
 
-export function targetOf(upstream: Upstream): Target {
+function targetOf(upstream: Upstream): Target {
   const { protocol, hostname, port, pathname } = upstream.url
   if (protocol === 'unix:') return { protocol: 'http:', hostname: 'localhost', port: 80, socketPath: decodeURIComponent(pathname) }
   const secure = protocol === 'https:'

@@ -123,7 +123,7 @@ async function bare(
   const agent = new Agent({ keepAlive: true })
   const proxy = createProxyServer({ target: upstream.url, agent })
   proxy.on('error', () => {})
-  prepare(proxy)
+  prepare(proxy as unknown as ReturnType<typeof createProxyServer>)
   const server = createServer((req, res) => proxy.web(req, res))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   endings.push(() => {
