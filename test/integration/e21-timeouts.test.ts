@@ -27,6 +27,9 @@ import { signal, startProxy, transports, until } from './observed.ts'
 /** Short enough for a test, long enough for a busy machine to connect on loopback. */
 const short = 150
 
+/** For limits that must not fall: a dozen times what the other side takes, so that a machine with other things to do does not decide. */
+const ample = 500
+
 describe.each(transports)('E21 over %s', (_name, transport) => {
   const retry = false
 
@@ -106,13 +109,13 @@ describe.each(transports)('E21 over %s', (_name, transport) => {
       '/fine': async (req, res) => void req.on('end', () => res.end('got it')).resume(),
       '/mute': faults.stall(),
     })
-    await using proxy = await startProxy({ upstreams: [upstream.url], retry, timeouts: { head: short } }, { transport })
+    await using proxy = await startProxy({ upstreams: [upstream.url], retry, timeouts: { head: ample } }, { transport })
     for (const path of ['/fine', '/mute']) {
       await using client = await rawConnect(proxy.port)
-      await client.write(head('POST', path, 'Content-Length: 12'))
-      // Three times the limit in all, never silent for as long as the limit.
-      for (let i = 0; i < 12; i++) {
-        await new Promise((resolve) => setTimeout(resolve, short / 4))
+      await client.write(head('POST', path, 'Content-Length: 20'))
+      // Longer than the limit in all, never silent for nearly as long as the limit.
+      for (let i = 0; i < 20; i++) {
+        await new Promise((resolve) => setTimeout(resolve, ample / 12))
         await client.write('x')
       }
       const response = await client.readResponse()
@@ -149,23 +152,23 @@ describe.each(transports)('E21 over %s', (_name, transport) => {
   })
 
   it('idle: pieces that keep coming may take longer in all', async () => {
-    await using upstream = await testUpstream({ '/': pieces(Array<string>(9).fill('tick'), { everyMs: short / 3 }) })
-    await using proxy = await startProxy({ upstreams: [upstream.url], retry, timeouts: { idle: short } }, { transport })
+    await using upstream = await testUpstream({ '/': pieces(Array<string>(20).fill('tick'), { everyMs: ample / 12 }) })
+    await using proxy = await startProxy({ upstreams: [upstream.url], retry, timeouts: { idle: ample } }, { transport })
     const response = await rawRequest(proxy.port, get())
     expect(response).toMatchObject({ status: 200, complete: true })
-    expect(response.text()).toBe('tick'.repeat(9))
+    expect(response.text()).toBe('tick'.repeat(20))
   })
 
   it('idle: a client that does not read is not an upstream that does not write', async () => {
     const size = 24 * 1024 * 1024
     await using upstream = await testUpstream({ '/': bytes(size) })
-    await using proxy = await startProxy({ upstreams: [upstream.url], retry, timeouts: { idle: short } }, { transport })
+    await using proxy = await startProxy({ upstreams: [upstream.url], retry, timeouts: { idle: ample } }, { transport })
     await using client = await rawConnect(proxy.port)
     void client.write(get())
     await client.sees('HTTP/1.1 200')
     client.pause()
     // The kernel's buffers are full after a moment; from then on it is the client alone who delays.
-    await new Promise((resolve) => setTimeout(resolve, 4 * short))
+    await new Promise((resolve) => setTimeout(resolve, 2 * ample))
     client.resume()
     const response = await client.readResponse()
     expect(response.complete).toBe(true)

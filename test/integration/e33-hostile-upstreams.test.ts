@@ -199,7 +199,7 @@ function hostile(random: Draw): Hostile {
   if (random.chance(0.1)) bytes = bytes.subarray(0, random.int(bytes.length + 1))
   if (random.chance(0.02)) bytes = Buffer.from(Array.from({ length: 500 }, () => random.int(256)))
   const cuts = random.chance(0.5) ? [] : Array.from({ length: 1 + random.int(4) }, () => random.int(bytes.length + 1)).sort((a, b) => a - b)
-  return { bytes, cuts, end: random.of(['fin', 'fin', 'fin', 'reset', 'reset', 'reset', 'silence'] as const) }
+  return { bytes, cuts, end: random.chance(0.08) ? 'silence' : random.of(['fin', 'reset'] as const) }
 }
 
 /** Each mistake by itself, so that none depends on the draw. */

@@ -153,10 +153,11 @@ describe.each(transports)('tunnels over %s', (_name, transport) => {
 
     it.each(['client', 'upstream'] as const)('is broken by either side (%s), however little it says', async (who) => {
       await using upstream = await silent()
-      await using proxy = await startProxy({ upstreams: [upstream.url], timeouts: { tunnelIdle: 200 } }, { transport })
+      await using proxy = await startProxy({ upstreams: [upstream.url], timeouts: { tunnelIdle: 600 } }, { transport })
       await using client = await tunnel(proxy)
       const server = await upstream.connection(1)
-      for (let i = 0; i < 10; i++) {
+      // Longer than the limit in all, never silent for nearly as long.
+      for (let i = 0; i < 20; i++) {
         await new Promise((resolve) => setTimeout(resolve, 50))
         if (who === 'client') {
           void client.write('.')
@@ -203,7 +204,7 @@ describe.each(transports)('tunnels over %s', (_name, transport) => {
       await using client = await tunnel(proxy)
       const server = await upstream.connection(1)
       let closed = false
-      const closing = proxy.proxy.close({ deadline: 300 }).then(() => {
+      const closing = proxy.proxy.close({ deadline: 1000 }).then(() => {
         closed = true
       })
       void client.write('while draining')

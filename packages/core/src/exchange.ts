@@ -1,7 +1,7 @@
 /**
  * An exchange is one request or upgrade and everything that Weir knows about it. Stages, balancers and hooks all receive the same object.
  * Every field exists from construction, in one order: objects of one shape keep the engine's property access monomorphic on the hot path
- * (`exchange.test.ts` guards it).
+ * (`exchange-live.test.ts` guards it).
  */
 import type { IncomingMessage } from 'node:http'
 import type { ProxyError, TerminationReason } from './errors.ts'

@@ -26,7 +26,9 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
   const penalty = read.duration('penalty', given.penalty, 10_000, { min: 1 })
   read.check()
 
-  const failures = new Map<Upstream, number>()
+  // Weak, since an upstream may leave with its last attempt failed; `suspects` is only the quick way past the look-up.
+  const failures = new WeakMap<Upstream, number>()
+  let suspects = 0
   const timers = new Map<Upstream, unknown>()
   let pool: HealthControl | undefined
   let closed = false
@@ -40,10 +42,12 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
       if (closed) return
       const { upstream } = outcome
       if (!isUpstreamFailure(outcome)) {
-        if (outcome.error === undefined && failures.size > 0) failures.delete(upstream)
+        if (outcome.error === undefined && suspects > 0 && failures.delete(upstream)) suspects--
         return
       }
-      const count = (failures.get(upstream) ?? 0) + 1
+      const before = failures.get(upstream)
+      if (before === undefined) suspects++
+      const count = (before ?? 0) + 1
       failures.set(upstream, count)
       if (count < limit || timers.has(upstream) || pool === undefined) return
       const accepted = pool.setDown(upstream, policy, `${count} failures in a row, last ${outcome.error?.code}`, {
@@ -65,7 +69,6 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
       closed = true
       for (const timer of timers.values()) pool?.clock.clearTimeout(timer)
       timers.clear()
-      failures.clear()
     },
   }
   return policy

@@ -168,7 +168,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     (given.routes ?? []).forEach((entry, index) => {
       const at = read.at('routes').at(index)
       const route = at.object<RouteOptions>(entry, routeKeys)
-      const pool = toPool(route.pool, typeof route.name === 'string' ? route.name : `route${index}`, at.at('pool'))
+      const pool = toPool(route.pool, typeof route.name === 'string' && route.name !== '' ? route.name : `route${index}`, at.at('pool'))
       addRoute(route, pool, at)
     })
 

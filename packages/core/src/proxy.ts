@@ -345,7 +345,7 @@ export class ProxyCore implements StageSink {
     if (exchange.deadlineTimer !== undefined) this.clock.clearTimeout(exchange.deadlineTimer)
     if (exchange.attempt !== undefined && !exchange.attempt.over) exchange.attempt.cancelQuietly(exchange.error)
     this.#letUploadRunOut(exchange)
-    exchange.abortSignal(exchange.error)
+    if (exchange.error !== undefined) exchange.abortSignal(exchange.error)
     if (exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#report(exchange)
     this.#unlink(exchange)
   }

@@ -33,9 +33,19 @@ export function readTlsOptions(
       },
     )
   }
+  if (given.servername !== undefined && (typeof given.servername !== 'string' || given.servername === ''))
+    read.problem('servername', given.servername, 'a host name')
+  for (const name of ['ca', 'cert', 'key'] as const) {
+    const values: unknown[] = given[name] === undefined ? [] : [given[name]].flat()
+    if (values.some((value) => !isPem(value))) read.problem(name, '(not PEM)', 'PEM text (-----BEGIN ...), as a string or Buffer')
+  }
   const connect: ConnectionOptions = { rejectUnauthorized: !insecure }
   if (given.ca !== undefined) connect.ca = given.ca as NonNullable<ConnectionOptions['ca']>
   if (given.cert !== undefined) connect.cert = given.cert
   if (given.key !== undefined) connect.key = given.key
   return { connect, servername: given.servername }
+}
+
+function isPem(value: unknown): boolean {
+  return (typeof value === 'string' || Buffer.isBuffer(value)) && value.includes('-----BEGIN ')
 }
