@@ -38,6 +38,9 @@ type Join = (response: IncomingMessage, socket: Duplex, first: Buffer) => void
 
 const nothing = Buffer.alloc(0)
 
+/** Not an arrow in place: http-proxy-3 keeps it for the life of the tunnel, and with it whatever the place it was made in refers to. */
+const ignore = (): void => {}
+
 export function upgradeWithHttpProxy(settings: UpgradeSettings): Upgrades {
   const { linger = 5000 } = settings
   // A tunnel owns its connection: none is kept, and none is waited for.
@@ -98,7 +101,7 @@ function askUpgrade(proxy: ProxyServer, request: UpgradeRequest, client: Duplex,
   // Emitted inside `ws()`: the only way to get at the request in the tick in which it is made.
   proxy.once('proxyReqWs', announce)
   try {
-    proxy.ws(asked as unknown as IncomingMessage, client as Parameters<ProxyServer['ws']>[1], nothing, options, () => {})
+    proxy.ws(asked as unknown as IncomingMessage, client as Parameters<ProxyServer['ws']>[1], nothing, options, ignore)
   } finally {
     proxy.off('proxyReqWs', announce)
   }
