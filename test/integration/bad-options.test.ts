@@ -21,6 +21,8 @@ import { testUpstream } from '@weir/testing'
 import { afterAll, describe, expect, it } from 'vitest'
 
 const fine = 'http://127.0.0.1:3000'
+/** Has the form; what it says is found out when it is used. */
+const pem = '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n'
 
 /** The problems of a factory call; fails when it does not throw an OptionsError. */
 function problems(call: () => unknown): readonly OptionProblem[] {
@@ -95,7 +97,8 @@ const poolCases: readonly Case[] = [
   ['transport', [null, 5, 'undici', {}, undiciTransport, true]],
   ['tls', [null, 5, 'x', [], true]],
   ['tls.insecure', badBooleans.map((insecure) => ({ insecure }))],
-  ['tls.cert', [{ key: 'k' }, { cert: 'c' }]],
+  ['tls.cert', [{ key: pem }, { cert: pem }, { cert: 'c', key: pem }, { cert: 5, key: pem }, { cert: null, key: pem }]],
+  ['tls.key', ['k', 5, null, {}].map((key) => ({ cert: pem, key }))],
   ['tls.servername', [5, '', null, {}].map((servername) => ({ servername }))],
   ['tls.ca', [5, null, {}, [5], 'not a certificate'].map((ca) => ({ ca }))],
   ['tls.rejectUnauthorized', [{ rejectUnauthorized: false }]],

@@ -126,6 +126,32 @@ describe.each(transports)('failover over %s', (_name, transport) => {
       ])
     })
 
+    it('budget: a pool that is gone gets its share of retries and no more', async () => {
+      const ports = await Promise.all([testUpstream({ '*': faults.reset() }), testUpstream({ '*': faults.reset() })])
+      const clock = manualClock()
+      await using proxy = await startProxy(
+        {
+          upstreams: ports.map((port) => port.url),
+          health: [],
+          clock,
+          retry: { attempts: 5, backoff: now, budget: { ratio: 0.1, minPerSecond: 0 } },
+        },
+        { transport },
+      )
+      for (let i = 0; i < 100; i++) expect((await rawRequest(proxy.port, get())).status).toBe(502)
+      expect(proxy.outcomes.reduce((sum, outcome) => sum + outcome.attempts.length, 0)).toBe(110)
+      for (const port of ports) await port.close()
+    })
+
+    it('status: only those that are listed, only for what may be sent twice', async () => {
+      const retry: RetryOptions = { on: [503], backoff: now }
+      expect(await retried({ '*': 503 }, get(), { retry })).toEqual([200, 1, 1])
+      expect(await retried({ '*': 500 }, get(), { retry })).toEqual([500, 1, 0])
+      expect(await retried({ '*': 503 }, bodied('POST', 10), { retry })).toEqual([503, 1, 0])
+      expect(await retried({ '*': 503 }, bodied('PUT', 100_000), { retry })).toEqual([503, 1, 0])
+      expect(await retried({ '*': 503 }, get(), {})).toEqual([503, 1, 0])
+    })
+
     it('total deadline: ends a wait for the next try', async () => {
       await using dead = await refusedPort()
       const clock = manualClock()

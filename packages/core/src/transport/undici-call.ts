@@ -102,8 +102,18 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     if (ms === 0 || ms >= exactBelow) this.limit = toTicks(ms)
     else {
       this.limit = Number.POSITIVE_INFINITY
-      this.#timer = setTimeout(() => this.expire(), ms)
+      this.#timer = setTimeout(() => this.#look(), ms)
     }
+  }
+
+  /**
+   * Timers run before the sockets are read. After a stall of the process, what would have been in time may be waiting there: one look first.
+   */
+  #look(): void {
+    this.ticks = 1
+    setImmediate(() => {
+      if (this.ticks > 0) this.expire()
+    })
   }
 
   #disarm(): void {
