@@ -43,6 +43,22 @@ const manners: readonly (readonly [manner: string, answer: string, after: After]
   ['closes at once, with bytes unread', tooLargeClose, resets],
 ]
 
+/** Reads an upload to its end, if it gets there; behind it stands the next request or nothing. */
+async function restOfUpload(connection: UpstreamConnection): Promise<void> {
+  const chunked = connection.received.includes('ransfer-encoding: chunked')
+  // The terminator is near the end when it comes; what the client sends holds none.
+  const tail = (): Buffer => connection.unread.subarray(-2000)
+  await until(
+    'the end of the upload',
+    () => connection.ending !== 'open' || (chunked ? tail().includes('\r\n0\r\n\r\n') : connection.unread.length >= size - 1000),
+    20_000,
+  )
+  if (connection.ending !== 'open') return
+  const { unread } = connection
+  const end = chunked ? unread.length - tail().length + tail().indexOf('\r\n0\r\n\r\n') + 7 : size - 1000
+  await connection.readBytes(end)
+}
+
 /** Rejects `/upload` when its head and a little more are there; answers everything else with 200. Strict about what follows. */
 function rejecting(answer: string, after: After): Promise<RawUpstream> {
   return rawUpstream(
@@ -54,9 +70,9 @@ function rejecting(answer: string, after: After): Promise<RawUpstream> {
           if (after === resets) connection.pause()
           await connection.send(answer)
           after(connection)
-          // Whatever else comes on this connection must be the rest of that body, and nothing behind it.
-          await connection.stall()
-          return
+          await restOfUpload(connection)
+          if (connection.ending !== 'open') return
+          continue
         }
         if (head.line !== 'GET /next HTTP/1.1') throw new Error(`desynchronised: ${head.line}`)
         await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')

@@ -22,7 +22,8 @@ import type { Tunnel } from './upgrade.ts'
 import type { Upstream } from './upstream.ts'
 
 const nobody: readonly Upstream[] = []
-const noFields: readonly string[] = []
+/** Until the request has been checked; nobody but core sees an exchange before that. */
+const unread: HeaderList = new HeaderList([])
 const noAttempts: readonly Attempt[] = []
 
 export class LiveExchange implements Exchange, PumpEvents {
@@ -92,7 +93,7 @@ export class LiveExchange implements Exchange, PumpEvents {
     this.res = res
     this.method = req.method as string
     this.url = req.url as string
-    this.headers = new HeaderList(noFields)
+    this.headers = unread
     this.clientIp = ''
     this.startedAt = startedAt
   }

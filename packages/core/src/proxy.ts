@@ -176,6 +176,7 @@ export class ProxyCore implements StageSink {
       route = this.settings.router.find(exchange, facts.host)
       exchange.route = route
     } catch (cause) {
+      exchange.headers = new HeaderList(req.rawHeaders)
       this.#begin(exchange)
       const error = stageError('route', cause)
       if (error.source === 'client' && !isHttp2(req)) {
