@@ -417,6 +417,27 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
       await upstream.close()
     })
 
+    it('lets as many go as there is room for, when there is suddenly room for several', async () => {
+      const { upstream: a, release } = await gated('a')
+      const { upstream: b, order, release: releaseB } = await gated('b')
+      await using proxy = await startProxy({ upstreams: [a.url], maxConcurrent: 1 }, { transport })
+      const pool = poolOf(proxy)
+      const first = rawRequest(proxy.port, get('/0'))
+      await a.until((seen) => seen.active === 1)
+      const waiting = [1, 2, 3, 4, 5].map((i) => rawRequest(proxy.port, get(`/${i}`)))
+      await until('five wait', () => pool.stats().waiting === 5)
+      pool.add({ url: b.url, maxConcurrent: 4 })
+      await b.until((seen) => seen.active === 4)
+      expect(pool.stats().waiting).toBe(1)
+      releaseB(4)
+      await until('the fifth is at work', () => order.length === 5)
+      releaseB(1)
+      release()
+      for (const answer of await Promise.all([first, ...waiting])) expect(answer.status).toBe(200)
+      await a.close()
+      await b.close()
+    })
+
     it('is emptied when nobody is left to wait for: 503 ERR_NO_UPSTREAM', async () => {
       const { upstream, release } = await gated('a')
       const { policy, down } = verdicts()

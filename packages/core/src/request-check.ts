@@ -110,8 +110,10 @@ function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
     if (coding.toLowerCase() !== 'chunked') throw new ProxyError('ERR_TRANSFER_CODING')
   }
   // A connection nearly always names one host: comparing is cheaper than matching.
-  if (host === undefined ? !old : host !== known.validHost && !isHost(host)) throw new ProxyError('ERR_HOST')
-  known.validHost = host
+  if (host !== known.validHost) {
+    if (host === undefined ? !old : !isHost(host)) throw new ProxyError('ERR_HOST')
+    known.validHost = host
+  } else if (host === undefined && !old) throw new ProxyError('ERR_HOST')
 
   let url = req.url as string
   let fields = raw

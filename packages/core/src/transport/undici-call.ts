@@ -117,7 +117,9 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   }
 
   #disarm(): void {
-    this.#connection.list.deadlines.remove(this)
+    const connection = this.#connection
+    connection.filter.release()
+    connection.list.deadlines.remove(this)
     if (this.#timer !== undefined) this.#stopTimer()
   }
 

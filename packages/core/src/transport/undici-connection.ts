@@ -78,6 +78,8 @@ export class FreeList {
   }
 }
 
+const noFields: string[] = []
+
 type DispatchOptions = Dispatcher.DispatchOptions & { servername: string }
 
 /** One connection at a time, remade by undici when it has gone. */
@@ -161,6 +163,8 @@ export class UndiciConnection {
       call.fail(toProxyError(error, 'head', this.list.upstream))
     }
     options.body = null
+    // The request is undici's now; see WireFilter.release for why nothing of it is kept.
+    options.headers = noFields
   }
 
   /** Ends the connection whatever it does. Its calls hear an error, which an aborted call does not pass on. */

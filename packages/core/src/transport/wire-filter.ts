@@ -58,6 +58,15 @@ export class WireFilter {
     this.paused = false
   }
 
+  /**
+   * The call is over. A connection outlives thousands of calls, and what it still referred to would be promoted to the old generation with all
+   * that hangs on it: measured at 512 connections, that made garbage collection the largest single cost.
+   */
+  release(): void {
+    this.#sink = undefined
+    this.#rest = undefined
+  }
+
   /** True while body bytes go past the parser: then the parser cannot be paused, but the filter can. */
   get direct(): boolean {
     return this.#direct > 0
