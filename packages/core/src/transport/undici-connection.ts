@@ -33,7 +33,9 @@ export class FreeList {
   readonly deadlines: Deadlines
   readonly #settings: UndiciSettings
   readonly #free: UndiciConnection[] = []
-  #closed = false
+  /** Clients without a connection. */
+  readonly #closed: UndiciConnection[] = []
+  #retired = false
 
   constructor(upstream: Upstream, settings: UndiciSettings, deadlines: Deadlines) {
     this.upstream = upstream
@@ -56,27 +58,35 @@ export class FreeList {
       for (const connection of free) connection.discard()
       free.length = 0
     }
-    for (;;) {
-      const connection = free.pop()
-      if (connection === undefined) return new UndiciConnection(this, this.#settings)
-      // A client whose connection has gone is worth less than any that is open.
-      if (connection.open || free.length === 0) return connection
-      connection.discard()
-    }
+    return free.pop() ?? this.#closed.pop() ?? new UndiciConnection(this, this.#settings)
+  }
+
+  /** Its socket has gone while it was idle: worth less than any that is open, but more than a new client, which is costly to make. */
+  cool(connection: UndiciConnection): void {
+    // The oldest close first, and they are in front.
+    const at = this.#free.indexOf(connection)
+    if (at < 0) return
+    this.#free.splice(at, 1)
+    if (this.#closed.length < keptClosed) this.#closed.push(connection)
   }
 
   /** The call is over; its connection may serve another. */
   give(connection: UndiciConnection): void {
-    if (this.#closed || this.#free.length >= this.#settings.maxIdle) connection.discard()
-    else this.#free.push(connection)
+    if (this.#retired || this.#free.length >= this.#settings.maxIdle) connection.discard()
+    else if (connection.open) this.#free.push(connection)
+    else if (this.#closed.length < keptClosed) this.#closed.push(connection)
   }
 
   close(): void {
-    this.#closed = true
+    this.#retired = true
+    this.#closed.length = 0
     for (const connection of this.#free) connection.discard()
     this.#free.length = 0
   }
 }
+
+/** Clients without a connection that are kept for the next rise in traffic. */
+const keptClosed = 256
 
 const noFields: string[] = []
 
@@ -123,6 +133,7 @@ export class UndiciConnection {
     })
     this.#client.on('disconnect', () => {
       this.open = false
+      this.list.cool(this)
     })
     // One object for all requests of this connection: undici reads it out in its Request constructor and does not keep it.
     this.#options = {
