@@ -2,6 +2,8 @@
  * Bodies, and the only place in Weir that pauses and resumes anything. Both directions follow one rule: whoever cannot take more says so,
  * and the other side of the proxy is not read until it can. Nothing is collected in between but the replay buffer, which has a cap.
  *
+ * One file on purpose, long as it is: whoever looks for why something stalls, or grows, has one place to look.
+ *
  * `IncomingBody` carries the request's body from the client to whichever attempt reads it; `ResponsePump` carries the response's body from
  * a transport through the chain of transforms and taps to the client.
  */

@@ -1,11 +1,12 @@
 /** Who is picked: the tier in use, affinity, and for a retry whoever is left anywhere. */
 import { fakeTransport, stubExchange } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
+import type { Attempt } from './attempt.ts'
 import type { Balancer } from './balancer.ts'
 import type { Exchange } from './exchange.ts'
-import type { Attempt } from './forward.ts'
 import type { HealthPolicy } from './health.ts'
-import { createPool, type LivePool, type PoolOptions } from './pool.ts'
+import { createPool, type LivePool } from './pool.ts'
+import type { PoolOptions } from './pool-options.ts'
 import type { Upstream, UpstreamOptions } from './upstream.ts'
 
 const up = (id: string, more: Omit<UpstreamOptions, 'url' | 'id'> = {}): UpstreamOptions => ({ url: `http://${id}.test`, id, ...more })

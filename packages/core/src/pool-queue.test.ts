@@ -1,12 +1,13 @@
 /** Who waits when all are busy, and who is let go when that changes. Waiters here do what exchanges do: on being woken they pick. */
 import { fakeTransport, stubExchange, virtualClock } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
+import type { Attempt } from './attempt.ts'
 import type { Balancer } from './balancer.ts'
 import { ProxyError } from './errors.ts'
 import type { Exchange } from './exchange.ts'
-import type { Attempt } from './forward.ts'
 import type { HealthPolicy } from './health.ts'
-import { createPool, type LivePool, type PoolOptions } from './pool.ts'
+import { createPool, type LivePool } from './pool.ts'
+import type { PoolOptions } from './pool-options.ts'
 import type { Waiter } from './queue.ts'
 import type { Upstream, UpstreamOptions } from './upstream.ts'
 

@@ -5,60 +5,30 @@
  * Tiers: the upstreams of the lowest `priority` that has anybody up are in use. A retry may look beyond its tier, because an exchange that
  * has seen one server fail is better served by a backup than by an error.
  */
+
+import type { Attempt } from './attempt.ts'
 import type { Balancer } from './balancer.ts'
 import { isPickable } from './balancer.ts'
 import { type Clock, readClock } from './clock.ts'
 import { ProxyError } from './errors.ts'
 import { upstreamState } from './events.ts'
 import type { Exchange } from './exchange.ts'
-import { failureMemory } from './failure-memory.ts'
-import type { Attempt } from './forward.ts'
 import type { DownOptions, HealthControl, HealthPolicy } from './health.ts'
 import { type Duration, OptionReader } from './options.ts'
+import {
+  type LeaveOptions,
+  ownedBalancers,
+  type PoolOptions,
+  type PoolStats,
+  poolKeys,
+  readBalancer,
+  readHealth,
+  readLeave,
+  readTransport,
+} from './pool-options.ts'
 import { type Waiter, WaitQueue } from './queue.ts'
-import { roundRobin } from './round-robin.ts'
-import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { Transport } from './transport/transport.ts'
-import { undiciTransport } from './transport/undici.ts'
 import { type PoolUpstream, parseUpstream, type Upstream, type UpstreamInput, type UpstreamState } from './upstream.ts'
-
-export interface PoolOptions {
-  /** For events and logs. Default `pool`. */
-  readonly name?: string
-  /** At least the ones that are there at the start; an empty list is allowed and answers 503 until somebody is added. */
-  readonly upstreams: readonly UpstreamInput[]
-  /** Default: smooth weighted round robin. An instance belongs to one pool. */
-  readonly balancer?: Balancer
-  /** Health policies, in any order. Default `[failureMemory()]`; `[]` switches all of it off. */
-  readonly health?: readonly HealthPolicy[]
-  /** Most exchanges at once per upstream. Default: no limit. */
-  readonly maxConcurrent?: number
-  /** Who waits when every upstream is at its cap: at most `limit` (default 1,000) for at most `timeout` (default 5 s). `false`: 503 at once. */
-  readonly queue?: { readonly limit?: number; readonly timeout?: Duration } | false
-  /** How requests travel. Default `undiciTransport({ tls })`. A transport given here is closed by whoever made it. */
-  readonly transport?: Transport
-  /** TLS towards the upstreams, for the default transport. */
-  readonly tls?: UpstreamTlsOptions
-  /** For tests. */
-  readonly clock?: Clock
-}
-
-export interface LeaveOptions {
-  /** How long exchanges in flight and tunnels may go on; after that they are cut. Default: as long as they need. */
-  readonly deadline?: Duration
-}
-
-export interface PoolStats {
-  readonly name: string
-  readonly waiting: number
-  readonly upstreams: readonly {
-    readonly id: string
-    readonly state: UpstreamState
-    readonly weight: number
-    readonly inflight: number
-    readonly latencyMs: number
-  }[]
-}
 
 export interface Pool {
   readonly name: string
@@ -86,20 +56,6 @@ export function createPool(options: PoolOptions): Pool {
   pool.begin()
   return pool
 }
-
-export const poolKeys: readonly string[] = [
-  'name',
-  'upstreams',
-  'balancer',
-  'health',
-  'maxConcurrent',
-  'queue',
-  'transport',
-  'tls',
-  'clock',
-]
-
-const ownedBalancers = new WeakSet<Balancer>()
 
 /** The pool as core uses it. */
 export class LivePool implements Pool, HealthControl {
@@ -430,47 +386,4 @@ function settleIdle(upstream: PoolUpstream): void {
   const callbacks = upstream.onIdle ?? []
   upstream.onIdle = undefined
   for (const callback of callbacks) callback()
-}
-
-/** Milliseconds, -1 for none. @throws OptionsError */
-function readLeave(factory: string, options: LeaveOptions | undefined): number {
-  const read = new OptionReader(factory)
-  const deadline = read.duration('deadline', read.object<LeaveOptions>(options, ['deadline']).deadline, -1)
-  read.check()
-  return deadline
-}
-
-function readBalancer(value: unknown, read: OptionReader): Balancer {
-  if (value === undefined) return roundRobin()
-  const balancer = value as Partial<Balancer> | null
-  if (typeof balancer !== 'object' || typeof balancer?.update !== 'function' || typeof balancer.pick !== 'function') {
-    read.problem('balancer', value, 'a strategy such as roundRobin() (mind the call), or an object with name, update and pick')
-    return roundRobin()
-  }
-  if (ownedBalancers.has(balancer as Balancer))
-    read.problem('balancer', balancer.name, 'a balancer of its own for every pool: it keeps state about one membership')
-  return balancer as Balancer
-}
-
-function readHealth(value: unknown, read: OptionReader): readonly HealthPolicy[] {
-  if (value === undefined) return [failureMemory()]
-  if (!Array.isArray(value) || !value.every((policy) => typeof policy?.attach === 'function')) {
-    read.problem('health', value, 'a list of health policies such as [failureMemory({ failures: 5 })], or []')
-    return []
-  }
-  return value
-}
-
-function readTransport(given: Partial<PoolOptions>, read: OptionReader): Transport {
-  if (given.transport !== undefined) {
-    if (typeof given.transport?.send === 'function') return given.transport
-    read.problem('transport', given.transport, 'a transport such as undiciTransport() or httpProxyTransport()')
-  }
-  try {
-    return undiciTransport(given.tls === undefined ? {} : { tls: given.tls })
-  } catch (error) {
-    for (const problem of (error as { problems?: { path: string; given: string; expected: string }[] }).problems ?? [])
-      read.problem(problem.path, problem.given, problem.expected)
-    return undiciTransport()
-  }
 }

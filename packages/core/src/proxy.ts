@@ -1,5 +1,5 @@
 /**
- * Open this first: it reads as the life of a request.
+ * Open this first: it reads as the life of a request, and is longer than other files so that it can be read in one piece.
  *
  *   handle      the head arrives; what is ambiguous is refused            request-check.ts
  *   route       the first route that accepts it, or `next`, or 404        route.ts
@@ -14,23 +14,26 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Http2SecureServer, Http2Server, Http2ServerResponse } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { attachTo } from './attach.ts'
+import type { Attempt } from './attempt.ts'
+import { resetClient } from './client-head.ts'
 import type { Clock } from './clock.ts'
 import { errorReply } from './error-reply.ts'
 import { ProxyError } from './errors.ts'
 import { exchangeFinish, exchangeStart } from './events.ts'
 import type { Outcome } from './exchange.ts'
 import { LiveExchange } from './exchange-live.ts'
-import { type Attempt, cutShort, startForwarding } from './forward.ts'
+import { cutShort, startForwarding } from './forward.ts'
 import type { Forwarding } from './forwarded.ts'
 import { HeaderList } from './headers.ts'
 import { type InjectedRequest, type InjectedResponse, inject } from './inject.ts'
 import { relayInterim } from './interim-relay.ts'
 import { type Duration, OptionReader } from './options.ts'
 import { isPromise, runErrorHooks, runStages, type StageSink, stageError } from './pipeline.ts'
-import type { Pool, PoolStats } from './pool.ts'
+import type { Pool } from './pool.ts'
+import type { PoolStats } from './pool-options.ts'
 import { type ProxyOptions, readProxyOptions, type Settings } from './proxy-options.ts'
 import { checkRequest, isHttp2 } from './request-check.ts'
-import { resetClient, respondReply } from './response.ts'
+import { respondReply } from './response.ts'
 import type { CompiledRoute } from './route.ts'
 import type { Hooks, Reply } from './stage.ts'
 import type { PendingTunnel } from './transport/transport.ts'

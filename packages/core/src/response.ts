@@ -3,92 +3,21 @@
  * become a `ProxyResponse`, pass the hooks, and are committed here. A response that no hook and no rule wants to see takes a shorter path:
  * its fields are filtered once and handed to node as they are.
  */
-import type { ServerResponse } from 'node:http'
-import type { Http2ServerResponse } from 'node:http2'
-import type { Duplex } from 'node:stream'
 import { Readable } from 'node:stream'
-import { type BodyStep, ChainedPump, hold, letGo, ResponsePump } from './body.ts'
+import type { Attempt } from './attempt.ts'
+import { ChainedPump, hold, letGo, ResponsePump } from './body.ts'
+import { writeHead } from './client-head.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import type { Attempt } from './forward.ts'
-import { checkField, HeaderList, isField } from './headers.ts'
+import { checkField, isField } from './headers.ts'
 import { keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
 import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
 import { type PublicFace, rewriteRedirects } from './redirect.ts'
-import { isHttp2 } from './request-check.ts'
+import { ResponseHead, replyFields, type Stash, statusHasBody } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
-import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
+import type { Reply } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
-
-/** A real response that is kept while a retry for its status runs: when the retry fails, this is what the client gets. */
-export class Stash {
-  readonly status: number
-  readonly reason: string
-  readonly headers: string[]
-  readonly upstream: Upstream
-  chunks: Buffer[] = []
-  bytes: number = 0
-  complete: boolean = false
-  /** Set when tries have run out before this was complete; called when it is, or will never be. */
-  onSettled: (() => void) | undefined = undefined
-
-  constructor(status: number, reason: string, headers: string[], upstream: Upstream) {
-    this.status = status
-    this.reason = reason
-    this.headers = headers
-    this.upstream = upstream
-  }
-}
-
-class ResponseHead implements ProxyResponse {
-  status: number
-  reason: string
-  headers: HeaderList
-  hasBody: boolean
-  readonly upstream: Upstream | undefined
-  steps: BodyStep[] | undefined = undefined
-  replacement: Reply | undefined = undefined
-  readonly #method: string
-
-  constructor(method: string, status: number, reason: string, headers: readonly string[], upstream: Upstream | undefined) {
-    this.status = status
-    this.reason = reason
-    this.headers = new HeaderList(headers)
-    this.hasBody = statusHasBody(method, status)
-    this.upstream = upstream
-    this.#method = method
-  }
-
-  transform(stream: Duplex): void {
-    if (!this.hasBody) {
-      stream.destroy()
-      return
-    }
-    this.steps ??= []
-    this.steps.push({ transform: stream })
-    this.headers.delete('content-length')
-  }
-
-  tap(tap: BodyTap): void {
-    this.steps ??= []
-    this.steps.push({ tap })
-  }
-
-  replace(reply: Reply): void {
-    for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
-    this.steps = undefined
-    this.replacement = reply
-    this.status = reply.status
-    this.reason = ''
-    this.headers = new HeaderList(replyFields(reply))
-    this.hasBody = statusHasBody(this.#method, reply.status)
-  }
-}
-
-function statusHasBody(method: string, status: number): boolean {
-  return method !== 'HEAD' && status >= 200 && status !== 204 && status !== 304
-}
 
 /** An upstream answered. Called from the parser's tick; `attempt` feeds the pump afterwards. */
 export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status: number, reason: string, raw: string[]): void {
@@ -311,82 +240,4 @@ function dropLength(fields: string[]): void {
 function lengthOf(fields: readonly string[]): number {
   for (let i = 0; i < fields.length; i += 2) if (isField(fields[i] as string, 'content-length')) return Number(fields[i + 1])
   return -1
-}
-
-function replyFields(reply: Reply): string[] {
-  const out: string[] = []
-  let typed = reply.body === undefined || typeof reply.body !== 'string'
-  for (const [name, value] of Object.entries(reply.headers ?? {})) {
-    if (isField(name, 'content-type')) typed = true
-    if (isField(name, 'content-length') || isField(name, 'transfer-encoding') || isField(name, 'connection')) continue
-    for (const line of typeof value === 'string' ? [value] : value) out.push(name, line)
-  }
-  if (!typed) out.push('Content-Type', 'text/plain; charset=utf-8')
-  return out
-}
-
-/** False when node refused the head (a status or an octet that HTTP forbids); nothing was sent then. */
-function writeHead(exchange: LiveExchange, status: number, reason: string, fields: readonly string[]): boolean {
-  const { res } = exchange
-  exchange.status = status
-  try {
-    if (status < 200 || status > 999) return false
-    if (isHttp2(exchange.req)) writeHttp2Head(res as unknown as Http2ServerResponse, status, fields)
-    else {
-      if (exchange.core.closing || exchange.kind === 'upgrade') {
-        res.shouldKeepAlive = false
-      }
-      // The types want an object, but node takes the flat list, which alone keeps order and duplicates.
-      if (reason === '') res.writeHead(status, fields as unknown as string[])
-      else res.writeHead(status, reason, fields as unknown as string[])
-    }
-  } catch {
-    // What node has taken over of the refused head would spoil the answer that follows.
-    if (isHttp2(exchange.req)) for (const name of res.getHeaderNames()) res.removeHeader(name)
-    else res.statusMessage = ''
-    return false
-  }
-  exchange.answered = true
-  return true
-}
-
-/** Fields that node:http2 writes once only. */
-const singleValued: ReadonlySet<string> = new Set(
-  (
-    'access-control-allow-credentials access-control-max-age access-control-request-method age authorization content-encoding content-language ' +
-    'content-length content-location content-md5 content-range content-type date dnt etag expires from host if-match if-modified-since ' +
-    'if-none-match if-range if-unmodified-since last-modified location max-forwards proxy-authorization range referer retry-after tk ' +
-    'upgrade-insecure-requests user-agent x-content-type-options'
-  ).split(' '),
-)
-
-/** Node's HTTP/2 response takes names once: lines of one name are grouped, since its array form keeps only the last. */
-function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readonly string[]): void {
-  const grouped: Record<string, string | string[]> = Object.create(null)
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = (fields[i] as string).toLowerCase()
-    const value = fields[i + 1] as string
-    const present = grouped[name]
-    if (present === undefined) grouped[name] = value
-    // The first line counts: node throws at a second one of these.
-    else if (singleValued.has(name)) continue
-    else if (typeof present === 'string') grouped[name] = [present, value]
-    else present.push(value)
-  }
-  res.writeHead(status, grouped)
-}
-
-/** Ends the client's connection so that what was sent cannot be taken for complete. */
-export function resetClient(exchange: LiveExchange): void {
-  const { req, res } = exchange
-  if (isHttp2(req)) {
-    // RFC 9113 §8.1: an incomplete response ends with an error; INTERNAL_ERROR is 2.
-    ;(res as unknown as Http2ServerResponse).stream?.close(2)
-    return
-  }
-  const socket = (res as ServerResponse).socket ?? req.socket
-  // Only a reset shows the truncation of a body that ends with the connection (HTTP/1.0); for the others it does no harm.
-  if (socket !== null && !('encrypted' in socket) && typeof socket.resetAndDestroy === 'function' && socket.remoteAddress !== undefined)
-    socket.resetAndDestroy()
-  else socket?.destroy()
 }

@@ -17,6 +17,8 @@
  * a full one, until a release. When membership or weights change, all keep their lag, and newcomers begin at a random point between two turns:
  * proxies that learn of a change at the same moment must not act on it in step. For the same reason the first pick falls at a random point of
  * the rotation.
+ *
+ * One file, though it holds three things: in modules of their own, schedule and tournament are no longer inlined into the pick, which then allocates.
  */
 import type { Balancer } from './balancer.ts'
 import { isPickable } from './balancer.ts'

@@ -4,7 +4,7 @@
  * head: a server that streams is busy.
  */
 
-import type { Attempt } from './forward.ts'
+import type { Attempt } from './attempt.ts'
 import type { OptionReader } from './options.ts'
 
 export type UpstreamState = 'up' | 'down' | 'draining'

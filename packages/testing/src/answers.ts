@@ -87,10 +87,21 @@ export function bytes(count: number, options: { readonly chunked?: boolean } = {
     res.writeHead(200, { 'Content-Type': 'application/octet-stream', ...(options.chunked ? {} : { 'Content-Length': count }) })
     for (let sent = 0; sent < count && !res.destroyed; sent += pattern.length) {
       const chunk = patternAt(sent, Math.min(pattern.length, count - sent))
-      if (!res.write(chunk)) await new Promise<void>((resolve) => res.once('drain', resolve).once('close', resolve))
+      if (!res.write(chunk)) await drained(res)
     }
     res.end()
   }
+}
+
+/** Takes both listeners off again: a long body would otherwise collect one per chunk. */
+function drained(res: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      res.off('drain', done).off('close', done)
+      resolve()
+    }
+    res.on('drain', done).on('close', done)
+  })
 }
 
 const pattern = Buffer.alloc(65536)

@@ -56,13 +56,39 @@ export interface PortHold {
  * the hold is released; `port: 0` takes any free one, for good.
  */
 export async function holdPort(port: number): Promise<PortHold> {
+  if (port !== 0) return hold(port)
+  // A port that `connect()` chose by itself may be chosen again for another destination, itself included; one bound by number never is.
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await hold(await unusedPort())
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || attempt === 20) throw error
+    }
+  }
+}
+
+async function unusedPort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  await new Promise<void>((resolve) => server.close(() => resolve()))
+  return port
+}
+
+async function hold(port: number): Promise<PortHold> {
   const server: Server = createServer()
   const accepted = once(server, 'connection') as Promise<[Socket]>
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port: anchor } = server.address() as AddressInfo
-  const holder = connect({ port: anchor, host: '127.0.0.1', ...(port === 0 ? {} : { localPort: port, localAddress: '127.0.0.1' }) })
-  await once(holder, 'connect')
+  const holder = connect({ port: anchor, host: '127.0.0.1', localPort: port, localAddress: '127.0.0.1' })
+  try {
+    await once(holder, 'connect')
+  } catch (error) {
+    accepted.catch(() => {})
+    server.close()
+    throw error
+  }
   const [other] = await accepted
   return {
     port: holder.localPort as number,

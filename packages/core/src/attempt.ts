@@ -1,0 +1,286 @@
+/**
+ * One try, and the sink of its transport call. A small state machine: it waits for a head; then it relays to the client, or holds while
+ * asynchronous hooks decide, or stashes (its status is being retried), or discards (a hook replaced the response).
+ */
+import type { ResponsePump } from './body.ts'
+import { ProxyError } from './errors.ts'
+import { attemptFinish, exchangeFinish } from './events.ts'
+import type { AttemptOutcome } from './exchange.ts'
+import type { LiveExchange } from './exchange-live.ts'
+import { giveUp, isRepeatable, retryAfter, takeRetry } from './forward.ts'
+import { HeaderList } from './headers.ts'
+import { endToEndTrailers } from './hop-by-hop.ts'
+import { respondUpstream } from './response.ts'
+import { Stash } from './response-head.ts'
+import { backoffDelay, parseRetryAfter, retriesError } from './retry.ts'
+import type { CompiledRoute } from './route.ts'
+import type { PendingTunnel, UpgradeSink, UpstreamCall } from './transport/transport.ts'
+import type { Upstream } from './upstream.ts'
+
+/** Body bytes that are read into nothing so that a connection can be kept; beyond it a new connection is cheaper. */
+const discardLimit = 65_536
+
+type AttemptMode = 'waiting' | 'holding' | 'relaying' | 'stashing' | 'discarding' | 'over'
+
+/** One try, and the sink of its transport call. */
+export class Attempt implements UpgradeSink, AttemptOutcome {
+  readonly upstream: Upstream
+  readonly number: number
+  readonly startedAt: number
+  readonly queuedMs: number
+  headMs: number | undefined = undefined
+  status: number | undefined = undefined
+  error: ProxyError | undefined = undefined
+  call: UpstreamCall = idleCall
+  /** The call was paused for hooks. */
+  held: boolean = false
+  #mode: AttemptMode = 'waiting'
+  #pump: ResponsePump | undefined = undefined
+  #stash: Stash | undefined = undefined
+  #queued: Buffer[] | undefined = undefined
+  #ended = false
+  #trailers: string[] | undefined = undefined
+  #discarded = 0
+  #endedAt: number | undefined = undefined
+  /** Intrusive list of the upstream's running attempts, kept by the pool. */
+  previous: Attempt | undefined = undefined
+  next: Attempt | undefined = undefined
+  readonly #exchange: LiveExchange
+
+  constructor(exchange: LiveExchange, upstream: Upstream, queuedMs: number) {
+    this.#exchange = exchange
+    this.upstream = upstream
+    this.number = exchange.attempts.length + 1
+    // The first try begins with the exchange unless it had to wait: stages run in between, but they are microseconds.
+    this.startedAt = this.number === 1 && queuedMs === 0 && exchange.hooks === undefined ? exchange.startedAt : exchange.core.clock.now()
+    this.queuedMs = queuedMs
+  }
+
+  get over(): boolean {
+    return this.#mode === 'over'
+  }
+
+  get reused(): boolean {
+    return this.call.reused
+  }
+
+  get connectMs(): number | undefined {
+    return this.call.connectMs
+  }
+
+  /** The upstream's deadline to leave has passed. */
+  cut(): void {
+    const { tunnel } = this.#exchange
+    if (tunnel === undefined) this.cancel(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+    else tunnel.destroy(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+  }
+
+  /** Worked out when asked: most attempts end without anybody wanting to know, and a clock read is not free. */
+  get durationMs(): number {
+    return (this.#endedAt ?? this.#exchange.core.clock.now()) - this.startedAt
+  }
+
+  onStart(call: UpstreamCall): void {
+    this.call = call
+  }
+
+  onInterim(status: number, headers: string[]): void {
+    if (this.#mode === 'waiting') this.#exchange.core.relayInterim(this.#exchange, status, headers)
+  }
+
+  onHead(status: number, reason: string, headers: string[]): void {
+    if (this.#mode !== 'waiting') return
+    const exchange = this.#exchange
+    const route = exchange.route as CompiledRoute
+    this.headMs = exchange.core.clock.now() - this.startedAt
+    this.status = status
+    if (route.retry.statuses?.has(status) === true && this.#retryStatus(route, status, reason, headers)) return
+    exchange.incoming?.commit()
+    exchange.stash = undefined
+    exchange.upstream = this.upstream
+    this.#mode = 'holding'
+    respondUpstream(exchange, this, status, reason, headers)
+  }
+
+  onData(chunk: Buffer): void {
+    switch (this.#mode) {
+      case 'relaying':
+        this.#pump?.write(chunk)
+        return
+      case 'holding':
+        this.#queued ??= []
+        this.#queued.push(chunk)
+        return
+      case 'stashing': {
+        const stash = this.#stash as Stash
+        stash.bytes += chunk.length
+        if (stash.bytes <= discardLimit) stash.chunks.push(chunk)
+        else this.cancelQuietly()
+        return
+      }
+      case 'discarding':
+        this.#discarded += chunk.length
+        if (this.#discarded > discardLimit) this.cancelQuietly()
+        return
+      case 'waiting':
+      case 'over':
+        return
+    }
+  }
+
+  onEnd(trailers: string[] | undefined): void {
+    const relayable = trailers === undefined || !this.#exchange.facts?.takesTrailers ? undefined : endToEndTrailers(trailers)
+    switch (this.#mode) {
+      case 'relaying': {
+        const pump = this.#pump
+        this.#mode = 'over'
+        pump?.end(relayable)
+        this.#release()
+        return
+      }
+      case 'holding':
+        this.#ended = true
+        this.#trailers = relayable
+        return
+      case 'stashing':
+        ;(this.#stash as Stash).complete = true
+        this.#finish()
+        return
+      case 'discarding':
+        this.#finish()
+        return
+      case 'waiting':
+      case 'over':
+        return
+    }
+  }
+
+  onUpgrade(headers: string[], tunnel: PendingTunnel): void {
+    if (this.#mode !== 'waiting') {
+      tunnel.socket.destroy()
+      return
+    }
+    this.headMs = this.#exchange.core.clock.now() - this.startedAt
+    this.status = 101
+    this.#exchange.upstream = this.upstream
+    this.#mode = 'holding'
+    // The transport's part is over: what there is to abort from here on is the socket that waits to be joined.
+    const { reused, connectMs, sent } = this.call
+    this.call = { reused, connectMs, sent, pause() {}, resume() {}, abort: () => void tunnel.socket.destroy() }
+    this.#exchange.core.openTunnel(this.#exchange, this, headers, tunnel)
+  }
+
+  onError(error: ProxyError): void {
+    const mode = this.#mode
+    if (mode === 'over') return
+    error.upstream ??= this.upstream
+    error.attempt ??= this.number
+    this.error = error
+    this.#finish()
+    const exchange = this.#exchange
+    if (exchange.finished) return
+    switch (mode) {
+      case 'waiting':
+        this.#retryError(error)
+        return
+      case 'stashing':
+      case 'discarding':
+        return
+      default:
+        exchange.core.breakOff(exchange, error)
+    }
+  }
+
+  /** The response goes to the client from here on. */
+  relay(pump: ResponsePump): void {
+    this.#pump = pump
+    this.#mode = 'relaying'
+    const queued = this.#queued
+    if (queued !== undefined) {
+      this.#queued = undefined
+      for (const chunk of queued) pump.write(chunk)
+    }
+    if (this.#ended) this.onEnd(this.#trailers)
+  }
+
+  /** The response is not wanted; what little is left of it is read so that the connection can be used again. */
+  drop(): void {
+    if (this.#mode === 'over') return
+    this.#mode = 'discarding'
+    this.#queued = undefined
+    if (this.#ended) this.#finish()
+    else if (this.held) this.cancelQuietly()
+  }
+
+  /** Ends the call and fails the exchange with `error`. */
+  cancel(error: ProxyError): void {
+    if (this.#mode === 'over') return
+    error.upstream ??= this.upstream
+    this.error = error
+    this.call.abort()
+    this.#finish()
+    if (!this.#exchange.finished) this.#exchange.core.breakOff(this.#exchange, error)
+  }
+
+  /** Ends the call; the exchange goes on (or has ended). */
+  cancelQuietly(error?: ProxyError): void {
+    if (this.#mode === 'over') return
+    this.error ??= error
+    this.call.abort()
+    this.#finish()
+  }
+
+  /** A tunnel has taken over and says when it has ended. */
+  finishTunnel(error: ProxyError | undefined): void {
+    this.error = error
+    this.#finish()
+  }
+
+  #finish(): void {
+    if (this.#mode === 'over') return
+    this.#mode = 'over'
+    this.#release()
+    const stash = this.#stash
+    if (stash === undefined) return
+    if (!stash.complete && this.#exchange.stash === stash) this.#exchange.stash = undefined
+    stash.onSettled?.()
+  }
+
+  #release(): void {
+    const { core, route } = this.#exchange
+    const observed = attemptFinish.hasSubscribers
+    if (observed || this.#exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#endedAt = core.clock.now()
+    const { pool } = route as CompiledRoute
+    pool.release(this)
+    if (observed) attemptFinish.publish({ exchange: this.#exchange, attempt: this })
+  }
+
+  #retryError(error: ProxyError): void {
+    const exchange = this.#exchange
+    const route = exchange.route as CompiledRoute
+    if (!retriesError(route.retry, error, this.call.sent, isRepeatable(exchange, route)) || !takeRetry(exchange, route)) {
+      giveUp(exchange, error)
+      return
+    }
+    exchange.tried = [...exchange.tried, this.upstream]
+    // Another server may answer at once; the same one is given a moment.
+    const others = route.pool.upstreams.some((upstream) => upstream.state === 'up' && !exchange.tried.includes(upstream))
+    retryAfter(exchange, others ? 0 : backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
+  }
+
+  #retryStatus(route: CompiledRoute, status: number, reason: string, headers: string[]): boolean {
+    const exchange = this.#exchange
+    if (exchange.kind === 'upgrade' || !isRepeatable(exchange, route)) return false
+    const asked = parseRetryAfter(new HeaderList(headers).get('retry-after'), Date.now())
+    if (asked !== undefined && asked > route.retry.maxRetryAfter) return false
+    if (!takeRetry(exchange, route)) return false
+    exchange.tried = [...exchange.tried, this.upstream]
+    this.#stash = new Stash(status, reason, headers, this.upstream)
+    exchange.stash = this.#stash
+    this.#mode = 'stashing'
+    retryAfter(exchange, asked ?? backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
+    return true
+  }
+}
+
+const idleCall: UpstreamCall = { abort() {}, pause() {}, resume() {}, reused: false, connectMs: undefined, sent: false }

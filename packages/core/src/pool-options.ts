@@ -1,0 +1,107 @@
+/** Options of a pool, and what they are read into. */
+import type { Balancer } from './balancer.ts'
+import type { Clock } from './clock.ts'
+import { failureMemory } from './failure-memory.ts'
+import type { HealthPolicy } from './health.ts'
+import { type Duration, OptionReader } from './options.ts'
+import { roundRobin } from './round-robin.ts'
+import type { UpstreamTlsOptions } from './transport/tls.ts'
+import type { Transport } from './transport/transport.ts'
+import { undiciTransport } from './transport/undici.ts'
+import type { UpstreamInput, UpstreamState } from './upstream.ts'
+
+export interface PoolOptions {
+  /** For events and logs. Default `pool`. */
+  readonly name?: string
+  /** At least the ones that are there at the start; an empty list is allowed and answers 503 until somebody is added. */
+  readonly upstreams: readonly UpstreamInput[]
+  /** Default: smooth weighted round robin. An instance belongs to one pool. */
+  readonly balancer?: Balancer
+  /** Health policies, in any order. Default `[failureMemory()]`; `[]` switches all of it off. */
+  readonly health?: readonly HealthPolicy[]
+  /** Most exchanges at once per upstream. Default: no limit. */
+  readonly maxConcurrent?: number
+  /** Who waits when every upstream is at its cap: at most `limit` (default 1,000) for at most `timeout` (default 5 s). `false`: 503 at once. */
+  readonly queue?: { readonly limit?: number; readonly timeout?: Duration } | false
+  /** How requests travel. Default `undiciTransport({ tls })`. A transport given here is closed by whoever made it. */
+  readonly transport?: Transport
+  /** TLS towards the upstreams, for the default transport. */
+  readonly tls?: UpstreamTlsOptions
+  /** For tests. */
+  readonly clock?: Clock
+}
+
+export interface LeaveOptions {
+  /** How long exchanges in flight and tunnels may go on; after that they are cut. Default: as long as they need. */
+  readonly deadline?: Duration
+}
+
+export interface PoolStats {
+  readonly name: string
+  readonly waiting: number
+  readonly upstreams: readonly {
+    readonly id: string
+    readonly state: UpstreamState
+    readonly weight: number
+    readonly inflight: number
+    readonly latencyMs: number
+  }[]
+}
+
+export const poolKeys: readonly string[] = [
+  'name',
+  'upstreams',
+  'balancer',
+  'health',
+  'maxConcurrent',
+  'queue',
+  'transport',
+  'tls',
+  'clock',
+]
+
+/** Every balancer that has a pool. */
+export const ownedBalancers: WeakSet<Balancer> = new WeakSet<Balancer>()
+
+/** Milliseconds, -1 for none. @throws OptionsError */
+export function readLeave(factory: string, options: LeaveOptions | undefined): number {
+  const read = new OptionReader(factory)
+  const deadline = read.duration('deadline', read.object<LeaveOptions>(options, ['deadline']).deadline, -1)
+  read.check()
+  return deadline
+}
+
+export function readBalancer(value: unknown, read: OptionReader): Balancer {
+  if (value === undefined) return roundRobin()
+  const balancer = value as Partial<Balancer> | null
+  if (typeof balancer !== 'object' || typeof balancer?.update !== 'function' || typeof balancer.pick !== 'function') {
+    read.problem('balancer', value, 'a strategy such as roundRobin() (mind the call), or an object with name, update and pick')
+    return roundRobin()
+  }
+  if (ownedBalancers.has(balancer as Balancer))
+    read.problem('balancer', balancer.name, 'a balancer of its own for every pool: it keeps state about one membership')
+  return balancer as Balancer
+}
+
+export function readHealth(value: unknown, read: OptionReader): readonly HealthPolicy[] {
+  if (value === undefined) return [failureMemory()]
+  if (!Array.isArray(value) || !value.every((policy) => typeof policy?.attach === 'function')) {
+    read.problem('health', value, 'a list of health policies such as [failureMemory({ failures: 5 })], or []')
+    return []
+  }
+  return value
+}
+
+export function readTransport(given: Partial<PoolOptions>, read: OptionReader): Transport {
+  if (given.transport !== undefined) {
+    if (typeof given.transport?.send === 'function') return given.transport
+    read.problem('transport', given.transport, 'a transport such as undiciTransport() or httpProxyTransport()')
+  }
+  try {
+    return undiciTransport(given.tls === undefined ? {} : { tls: given.tls })
+  } catch (error) {
+    for (const problem of (error as { problems?: { path: string; given: string; expected: string }[] }).problems ?? [])
+      read.problem(problem.path, problem.given, problem.expected)
+    return undiciTransport()
+  }
+}

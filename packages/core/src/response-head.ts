@@ -1,0 +1,89 @@
+/**
+ * A response between head and bytes: what hooks see and edit (`ResponseHead`), and a real one that is put aside while a retry runs (`Stash`).
+ */
+import type { Duplex } from 'node:stream'
+import type { BodyStep } from './body.ts'
+import { HeaderList, isField } from './headers.ts'
+import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
+import type { Upstream } from './upstream.ts'
+
+/** A real response that is kept while a retry for its status runs: when the retry fails, this is what the client gets. */
+export class Stash {
+  readonly status: number
+  readonly reason: string
+  readonly headers: string[]
+  readonly upstream: Upstream
+  chunks: Buffer[] = []
+  bytes: number = 0
+  complete: boolean = false
+  /** Set when tries have run out before this was complete; called when it is, or will never be. */
+  onSettled: (() => void) | undefined = undefined
+
+  constructor(status: number, reason: string, headers: string[], upstream: Upstream) {
+    this.status = status
+    this.reason = reason
+    this.headers = headers
+    this.upstream = upstream
+  }
+}
+
+export class ResponseHead implements ProxyResponse {
+  status: number
+  reason: string
+  headers: HeaderList
+  hasBody: boolean
+  readonly upstream: Upstream | undefined
+  steps: BodyStep[] | undefined = undefined
+  replacement: Reply | undefined = undefined
+  readonly #method: string
+
+  constructor(method: string, status: number, reason: string, headers: readonly string[], upstream: Upstream | undefined) {
+    this.status = status
+    this.reason = reason
+    this.headers = new HeaderList(headers)
+    this.hasBody = statusHasBody(method, status)
+    this.upstream = upstream
+    this.#method = method
+  }
+
+  transform(stream: Duplex): void {
+    if (!this.hasBody) {
+      stream.destroy()
+      return
+    }
+    this.steps ??= []
+    this.steps.push({ transform: stream })
+    this.headers.delete('content-length')
+  }
+
+  tap(tap: BodyTap): void {
+    this.steps ??= []
+    this.steps.push({ tap })
+  }
+
+  replace(reply: Reply): void {
+    for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
+    this.steps = undefined
+    this.replacement = reply
+    this.status = reply.status
+    this.reason = ''
+    this.headers = new HeaderList(replyFields(reply))
+    this.hasBody = statusHasBody(this.#method, reply.status)
+  }
+}
+
+export function statusHasBody(method: string, status: number): boolean {
+  return method !== 'HEAD' && status >= 200 && status !== 204 && status !== 304
+}
+
+export function replyFields(reply: Reply): string[] {
+  const out: string[] = []
+  let typed = reply.body === undefined || typeof reply.body !== 'string'
+  for (const [name, value] of Object.entries(reply.headers ?? {})) {
+    if (isField(name, 'content-type')) typed = true
+    if (isField(name, 'content-length') || isField(name, 'transfer-encoding') || isField(name, 'connection')) continue
+    for (const line of typeof value === 'string' ? [value] : value) out.push(name, line)
+  }
+  if (!typed) out.push('Content-Type', 'text/plain; charset=utf-8')
+  return out
+}

@@ -1,0 +1,64 @@
+/**
+ * The request as one upstream gets it: target and fields. Made anew for every attempt, because base path, `Host` and what hooks set may differ
+ * from one upstream to the next, and because one attempt's edits must not show in another's.
+ */
+import { ProxyError } from './errors.ts'
+import type { LiveExchange } from './exchange-live.ts'
+import { HeaderList } from './headers.ts'
+import { endToEndRequestFields } from './hop-by-hop.ts'
+import type { RequestFacts } from './request-check.ts'
+import type { CompiledRoute } from './route.ts'
+import { hasPrefix, joinBase, refuseClimbing, stripPrefix } from './target.ts'
+import type { PoolUpstream } from './upstream.ts'
+
+export function targetFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): string {
+  let { url } = exchange
+  if (url === '*') return url
+  if (route.stripPrefix !== '' && hasPrefix(url, route.stripPrefix)) url = stripPrefix(url, route.stripPrefix)
+  if (route.rewrite !== undefined) {
+    url = route.rewrite(url, exchange)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: a target must not hold them
+    if (typeof url !== 'string' || url.charCodeAt(0) !== 0x2f || /[\x00-\x20\x7f#]/.test(url))
+      throw new ProxyError('ERR_STAGE', {
+        message: `rewrite returned ${JSON.stringify(url)}; it must return a target that starts with a slash.`,
+      })
+  }
+  const base = upstream.base + route.addPrefix
+  if (base !== '' || route.stripPrefix !== '') refuseClimbing(url)
+  return joinBase(base, url)
+}
+
+export function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): readonly string[] {
+  const { core, hooks } = exchange
+  const facts = exchange.facts as RequestFacts
+  const connection = exchange.connection as NonNullable<LiveExchange['connection']>
+  const fields = endToEndRequestFields(exchange.headers.raw, facts.connection, !connection.trusted)
+  const policy = route.hostHeader
+  if (policy !== 'client' || facts.host === undefined) setHost(fields, typeof policy === 'object' ? policy.fixed : upstream.authority)
+  if (exchange.body !== undefined) {
+    if (facts.length === undefined && exchange.body.length !== undefined) fields.push('Content-Length', String(exchange.body.length))
+    else if (facts.length !== undefined && facts.length !== exchange.body.length) setLength(fields, exchange.body.length as number)
+    if (exchange.body.hasTrailers) for (const line of exchange.headers.getAll('trailer')) fields.push('Trailer', line)
+  }
+  core.forwarding.write(fields, connection, facts.host, route.stripPrefix === '' ? undefined : route.stripPrefix)
+  if (facts.takesTrailers && exchange.kind === 'request') fields.push('TE', 'trailers')
+  if (core.via !== undefined) fields.push('Via', `${exchange.req.httpVersion} ${core.via}`)
+  if (hooks === undefined && route.requestEdit === undefined) return fields
+  const list = new HeaderList(fields)
+  if (hooks !== undefined) for (const hook of hooks) hook.onAttempt?.(list, upstream)
+  route.requestEdit?.(list, exchange)
+  return list.raw
+}
+
+function setHost(fields: string[], host: string): void {
+  for (let i = 0; i < fields.length; i += 2)
+    if ((fields[i] as string).length === 4 && (fields[i] as string).toLowerCase() === 'host') {
+      fields[i + 1] = host
+      return
+    }
+  fields.unshift('Host', host)
+}
+
+function setLength(fields: string[], length: number): void {
+  for (let i = 0; i < fields.length; i += 2) if ((fields[i] as string).toLowerCase() === 'content-length') fields[i + 1] = String(length)
+}
