@@ -4,6 +4,9 @@
  *
  * Tiers: the upstreams of the lowest `priority` that has anybody up are in use. A retry may look beyond its tier, because an exchange that
  * has seen one server fail is better served by a backup than by an error.
+ *
+ * Membership, health and picking are in one class because they are one invariant: what may be picked is what is a member, up and of the tier in
+ * use, and each of the three changes it.
  */
 
 import type { Attempt } from './attempt.ts'
