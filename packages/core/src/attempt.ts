@@ -75,6 +75,20 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     else tunnel.destroy(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
   }
 
+  get tunnelling(): boolean {
+    return this.#exchange.tunnel !== undefined
+  }
+
+  /** The upstream is given up while this runs: as if it had broken off. */
+  lose(error: ProxyError): void {
+    const { tunnel } = this.#exchange
+    if (tunnel !== undefined) tunnel.destroy(error)
+    else if (this.#mode !== 'over') {
+      this.call.abort()
+      this.onError(error)
+    }
+  }
+
   /** Worked out when asked: most attempts end without anybody wanting to know, and a clock read is not free. */
   get durationMs(): number {
     return (this.#endedAt ?? this.#exchange.core.clock.now()) - this.startedAt
@@ -94,6 +108,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     const route = exchange.route as CompiledRoute
     this.headMs = exchange.core.clock.now() - this.startedAt
     this.status = status
+    if (route.pool.watchesHeads) route.pool.onHead(this.upstream, status, headers)
     if (route.retry.statuses?.has(status) === true && this.#retryStatus(route, status, reason, headers)) return
     exchange.incoming?.commit()
     exchange.stash = undefined
@@ -264,8 +279,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     }
     exchange.tried = [...exchange.tried, this.upstream]
     // Another server may answer at once; the same one is given a moment.
-    const others = route.pool.upstreams.some((upstream) => upstream.state === 'up' && !exchange.tried.includes(upstream))
-    retryAfter(exchange, others ? 0 : backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
+    retryAfter(exchange, !route.pool.allTried(exchange) ? 0 : backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
   }
 
   #retryStatus(route: CompiledRoute, status: number, reason: string, headers: string[]): boolean {

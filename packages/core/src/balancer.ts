@@ -8,12 +8,17 @@ import type { Upstream } from './upstream.ts'
 
 export interface Balancer {
   readonly name: string
-  /** The upstreams that may be picked from now on: one tier, all `up`, weight above 0. On membership, weight or health change only. */
+  /**
+   * The upstreams that may be picked from now on: one tier, weight above 0, which need not be whole while a policy ramps it. On membership, weight
+   * or health change only.
+   */
   update(available: readonly Upstream[]): void
   /** Synchronous, without allocation. Returns undefined when nobody is pickable: see `isPickable`. */
   pick(exchange: Exchange): Upstream | undefined
   /** An exchange goes to this upstream, however it was chosen (affinity and retries do not pass through `pick`). */
   acquire?(upstream: Upstream): void
+  /** A final response head has come from this upstream. `headers` is its flat list, not to be changed: servers may report their load there. */
+  onHead?(upstream: Upstream, status: number, headers: readonly string[]): void
   /** That exchange ended. Called once for every `acquire`, also for an upstream that has left. */
   release?(upstream: Upstream, outcome: AttemptOutcome): void
 }

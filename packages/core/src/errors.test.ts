@@ -55,8 +55,8 @@ describe('every row', () => {
     if (row.type !== undefined) expect(registered).toContain(row.type)
   })
 
-  it('only a client that left has no type: nobody is there to read it', () => {
-    expect(rows.filter(([, row]) => row.type === undefined).map(([code]) => code)).toEqual(['ERR_CLIENT_ABORTED'])
+  it('only what is never answered has no type: nobody is there to read it', () => {
+    expect(rows.filter(([, row]) => row.type === undefined).map(([code]) => code)).toEqual(['ERR_CLIENT_ABORTED', 'ERR_HEDGE_LOST'])
   })
 
   it.each(rows)('%s: the status says whose fault it was', (code, row) => {

@@ -46,6 +46,8 @@ export type ErrorCode =
   | 'ERR_NO_UPSTREAM'
   | 'ERR_DRAINING'
   | 'ERR_STAGE'
+  | 'ERR_CIRCUIT_OPEN'
+  | 'ERR_OVERLOADED'
   | 'ERR_QUEUE_FULL'
   | 'ERR_QUEUE_TIMEOUT'
   | 'ERR_DEADLINE'
@@ -53,6 +55,7 @@ export type ErrorCode =
   | 'ERR_CONNECT_REFUSED'
   | 'ERR_CONNECT_TIMEOUT'
   | 'ERR_UNREACHABLE'
+  | 'ERR_ADDRESS_DENIED'
   | 'ERR_TLS'
   | 'ERR_TLS_CERTIFICATE'
   | 'ERR_UPSTREAM_RESET'
@@ -63,6 +66,8 @@ export type ErrorCode =
   | 'ERR_UPGRADE_RESPONSE'
   | 'ERR_UPSTREAM_BODY'
   | 'ERR_BODY_TIMEOUT'
+  | 'ERR_UPSTREAM_DOWN'
+  | 'ERR_HEDGE_LOST'
   | 'ERR_REQUEST_NOT_SENT'
   | 'ERR_TUNNEL_IDLE'
   | 'ERR_TUNNEL_BROKEN'
@@ -83,6 +88,8 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorKind>> = {
   ERR_NO_UPSTREAM: kind(503, 'proxy', 'route', 'destination_unavailable', false, 'The pool has no upstream that may be used.'),
   ERR_DRAINING: kind(503, 'proxy', 'route', 'destination_unavailable', false, 'The proxy is closing and takes no new work.'),
   ERR_STAGE: kind(500, 'proxy', 'stage', 'proxy_internal_error', false, 'A stage, hook, balancer or store threw.'),
+  ERR_CIRCUIT_OPEN: kind(503, 'proxy', 'queue', 'destination_unavailable', false, 'The circuit breaker of the pool is open.'),
+  ERR_OVERLOADED: kind(503, 'proxy', 'queue', 'connection_limit_reached', false, 'A concurrency limit of the pool is reached.'),
   ERR_QUEUE_FULL: kind(503, 'proxy', 'queue', 'connection_limit_reached', false, 'Every upstream is at its concurrency cap and the queue is full.'),
   ERR_QUEUE_TIMEOUT: kind(504, 'proxy', 'queue', 'connection_limit_reached', false, 'No slot became free within `queue.timeout`.'),
   ERR_DEADLINE: kind(504, 'proxy', 'head', 'http_response_timeout', false, 'The total deadline `timeouts.total` passed.'),
@@ -90,6 +97,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorKind>> = {
   ERR_CONNECT_REFUSED: kind(502, 'upstream', 'connect', 'connection_refused', true, 'The upstream refused the connection.'),
   ERR_CONNECT_TIMEOUT: kind(504, 'upstream', 'connect', 'connection_timeout', true, 'No connection to the upstream within `timeouts.connect`.'),
   ERR_UNREACHABLE: kind(502, 'upstream', 'connect', 'destination_ip_unroutable', true, 'The upstream cannot be reached (route, interface, socket path or file limit).'),
+  ERR_ADDRESS_DENIED: kind(502, 'upstream', 'connect', 'destination_ip_prohibited', true, 'The address of the upstream is not one that the pool may connect to.'),
   ERR_TLS: kind(502, 'upstream', 'connect', 'tls_protocol_error', true, 'The TLS handshake with the upstream failed.'),
   ERR_TLS_CERTIFICATE: kind(502, 'upstream', 'connect', 'tls_certificate_error', true, 'The certificate of the upstream is not trusted.'),
   ERR_UPSTREAM_RESET: kind(502, 'upstream', 'head', 'connection_terminated', 'if-reused', 'The upstream closed the connection before a response head.'),
@@ -100,6 +108,8 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorKind>> = {
   ERR_UPGRADE_RESPONSE: kind(502, 'upstream', 'head', 'http_upgrade_failed', false, 'The upstream switched protocols wrongly or unasked.'),
   ERR_UPSTREAM_BODY: kind(502, 'upstream', 'body', 'http_response_incomplete', false, 'The response body broke off.'),
   ERR_BODY_TIMEOUT: kind(504, 'upstream', 'body', 'http_response_timeout', false, 'No body byte from the upstream within `timeouts.idle`.'),
+  ERR_UPSTREAM_DOWN: kind(502, 'upstream', 'head', 'destination_unavailable', 'if-reused', 'The upstream was taken down while it worked on the request.'),
+  ERR_HEDGE_LOST: kind(502, 'proxy', 'head', undefined, false, 'Another try of the same request answered first; seen by policies and events only.'),
   ERR_REQUEST_NOT_SENT: kind(502, 'proxy', 'send', 'proxy_internal_error', false, 'The request could not be written in HTTP/1.1.'),
   ERR_TUNNEL_IDLE: kind(504, 'proxy', 'tunnel', 'connection_timeout', false, 'The tunnel was silent for `timeouts.tunnelIdle`.'),
   ERR_TUNNEL_BROKEN: kind(502, 'upstream', 'tunnel', 'connection_terminated', false, 'A side of the tunnel broke.'),

@@ -6,7 +6,11 @@
  * - `weir:exchange:start`   `{ exchange }`
  * - `weir:exchange:finish`  `{ exchange, outcome }`
  * - `weir:attempt:finish`   `{ exchange, attempt }`, one per try
- * - `weir:upstream:state`   `{ pool, upstream, from, to, reason }`
+ * - `weir:upstream:state`   `{ pool, upstream, from, to, reason, error }`; `error` is what made a policy say "down", when there is one
+ * - `weir:upstream:degraded` `{ pool, upstream, degraded, reason }`
+ * - `weir:pool:fail-open`   `{ pool, failOpen, reason }`
+ * - `weir:pool:source`      `{ pool, added, removed, changed, error }`: a list was applied (ids), or the last good one kept because of `error`
+ * - `weir:decision`         a `Decision`, one per pick: see decision.ts
  * - `weir:tunnel:close`     `{ exchange, bytesIn, bytesOut, durationMs, reason }`
  */
 import { type Channel, channel } from 'node:diagnostics_channel'
@@ -15,4 +19,8 @@ export const exchangeStart: Channel = channel('weir:exchange:start')
 export const exchangeFinish: Channel = channel('weir:exchange:finish')
 export const attemptFinish: Channel = channel('weir:attempt:finish')
 export const upstreamState: Channel = channel('weir:upstream:state')
+export const upstreamDegraded: Channel = channel('weir:upstream:degraded')
+export const poolFailOpen: Channel = channel('weir:pool:fail-open')
+export const poolSource: Channel = channel('weir:pool:source')
+export const decisions: Channel = channel('weir:decision')
 export const tunnelClose: Channel = channel('weir:tunnel:close')

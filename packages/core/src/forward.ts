@@ -68,13 +68,14 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
   const { pool } = route
   let upstream: Upstream | undefined
   try {
+    const refused = pool.admit(exchange)
+    if (refused !== undefined) {
+      giveUp(exchange, refused)
+      return
+    }
     if (queuedMs > 0 || exchange.attempts.length > 0 || !pool.hasWaiters) {
       upstream = pool.pick(exchange)
-      if (
-        upstream === undefined &&
-        exchange.tried.length > 0 &&
-        pool.upstreams.every((other) => other.state !== 'up' || exchange.tried.includes(other))
-      ) {
+      if (upstream === undefined && exchange.tried.length > 0 && pool.allTried(exchange)) {
         // Everybody was tried (and is not merely full): better the same again than nobody.
         exchange.tried = []
         upstream = pool.pick(exchange)

@@ -175,6 +175,20 @@ export class OptionReader {
     return value
   }
 
+  /** For injected clocks and generators, callbacks and the like. */
+  function<F extends (...args: never[]) => unknown>(name: string, value: unknown, fallback: F): F {
+    if (value === undefined) return fallback
+    if (typeof value !== 'function') {
+      this.problem(name, value, 'a function')
+      return fallback
+    }
+    return value as F
+  }
+
+  optionalFunction<F extends (...args: never[]) => unknown>(name: string, value: F | undefined): F | undefined {
+    return value === undefined ? undefined : this.function(name, value, value)
+  }
+
   oneOf<T>(name: string, value: unknown, allowed: readonly T[], fallback: T): T {
     if (value === undefined) return fallback
     if (!allowed.includes(value as T)) {

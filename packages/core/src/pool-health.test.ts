@@ -30,10 +30,10 @@ describe('votes', () => {
         let draining = false
         for (const action of steps) {
           if (action.do === 'down') {
-            expect(pool.setDown(x, policies[action.by] as HealthPolicy, 'x')).toBe(true)
+            expect(pool.policies.setDown(x, policies[action.by] as HealthPolicy, 'x')).toBe(true)
             votes.add(action.by)
           } else if (action.do === 'up') {
-            pool.setUp(x, policies[action.by] as HealthPolicy, 'x')
+            pool.policies.setUp(x, policies[action.by] as HealthPolicy, 'x')
             votes.delete(action.by)
           } else if (action.do === 'drain') {
             void pool.drain('x')
@@ -53,8 +53,8 @@ describe('votes', () => {
   it('of one policy about several upstreams are apart', () => {
     const pool = poolOf(['x', 'y'])
     const check = policy()
-    pool.setDown(get(pool, 'x'), check, 'x')
-    pool.setUp(get(pool, 'y'), check, 'x')
+    pool.policies.setDown(get(pool, 'x'), check, 'x')
+    pool.policies.setUp(get(pool, 'y'), check, 'x')
     expect(pool.stats().upstreams.map(({ state }) => state)).toEqual(['down', 'up'])
   })
 
@@ -62,14 +62,14 @@ describe('votes', () => {
     const pool = poolOf(['x', 'y'])
     const x = get(pool, 'x')
     void pool.remove('x')
-    expect(pool.setDown(x, policy(), 'x')).toBe(false)
-    pool.setUp(x, policy(), 'x')
+    expect(pool.policies.setDown(x, policy(), 'x')).toBe(false)
+    pool.policies.setUp(x, policy(), 'x')
     expect(x.state).toBe('draining')
   })
 })
 
 describe('keepLast', () => {
-  const down = (pool: LivePool, id: string): boolean => pool.setDown(get(pool, id), policy(), 'x', { keepLast: true })
+  const down = (pool: LivePool, id: string): boolean => pool.policies.setDown(get(pool, id), policy(), 'x', { keepLast: true })
 
   it('refuses the last one that is up, and nothing else', () => {
     const pool = poolOf(['x', 'y', 'z'])
@@ -90,7 +90,7 @@ describe('keepLast', () => {
 
   it('without it the last one goes down too', () => {
     const pool = poolOf(['x'])
-    expect(pool.setDown(get(pool, 'x'), policy(), 'x')).toBe(true)
+    expect(pool.policies.setDown(get(pool, 'x'), policy(), 'x')).toBe(true)
     expect(pool.pick(stubExchange())).toBeUndefined()
   })
 })
@@ -107,7 +107,7 @@ describe('policies', () => {
     const pool = poolOf(['x'], [watching('a'), policy('deaf'), watching('b')])
     const check = policy()
     const upstream = pool.pick(stubExchange()) as Upstream
-    pool.setDown(upstream, check, 'x')
+    pool.policies.setDown(upstream, check, 'x')
     pool.release({ upstream } as unknown as Attempt)
     await pool.close()
     await pool.close()
@@ -126,12 +126,12 @@ it('changes of state are told, with their reason, and only changes', () => {
     const pool = poolOf(['x', 'y'])
     const [a, b] = [policy('a'), policy('b')]
     const x = get(pool, 'x')
-    pool.setDown(x, a, 'one')
-    pool.setDown(x, b, 'two')
-    pool.setUp(x, a, 'three')
-    pool.setUp(x, b, 'four')
+    pool.policies.setDown(x, a, 'one')
+    pool.policies.setDown(x, b, 'two')
+    pool.policies.setUp(x, a, 'three')
+    pool.policies.setUp(x, b, 'four')
     void pool.drain('x')
-    pool.setDown(x, a, 'five')
+    pool.policies.setDown(x, a, 'five')
     pool.undrain('x')
     void pool.remove('x')
   } finally {

@@ -4,7 +4,9 @@ import type { Clock } from './clock.ts'
 import { failureMemory } from './failure-memory.ts'
 import type { HealthPolicy } from './health.ts'
 import { type Duration, OptionReader } from './options.ts'
+import type { UpstreamSource } from './pool-source.ts'
 import { roundRobin } from './round-robin.ts'
+import type { AddressCheck } from './transport/address-check.ts'
 import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { Transport } from './transport/transport.ts'
 import { undiciTransport } from './transport/undici.ts'
@@ -13,8 +15,11 @@ import type { UpstreamInput, UpstreamState } from './upstream.ts'
 export interface PoolOptions {
   /** For events and logs. Default `pool`. */
   readonly name?: string
-  /** At least the ones that are there at the start; an empty list is allowed and answers 503 until somebody is added. */
-  readonly upstreams: readonly UpstreamInput[]
+  /**
+   * The ones that are there at the start (an empty list is allowed and answers 503 until somebody is added), or a source that goes on giving whole
+   * lists: any `AsyncIterable`, such as those of `@weir/discovery`.
+   */
+  readonly upstreams: readonly UpstreamInput[] | UpstreamSource
   /** Default: smooth weighted round robin. An instance belongs to one pool. */
   readonly balancer?: Balancer
   /** Health policies, in any order. Default `[failureMemory()]`; `[]` switches all of it off. */
@@ -27,8 +32,15 @@ export interface PoolOptions {
   readonly transport?: Transport
   /** TLS towards the upstreams, for the default transport. */
   readonly tls?: UpstreamTlsOptions
+  /**
+   * May the default transport connect to this address? Asked with the address itself when an upstream's URL holds one, and with every address that its
+   * name resolves to, at the moment of connecting: what a name pointed to when it was checked earlier is not what it points to now. Default: all.
+   */
+  readonly allowAddress?: AddressCheck
   /** For tests. */
   readonly clock?: Clock
+  /** For tests. Default `Math.random`. */
+  readonly random?: () => number
 }
 
 export interface LeaveOptions {
@@ -48,6 +60,26 @@ export interface PoolStats {
   }[]
 }
 
+export interface PoolHealthReport {
+  readonly name: string
+  /** Upstreams that are down are used all the same, because too few are up. */
+  readonly failOpen: boolean
+  readonly upstreams: readonly {
+    readonly id: string
+    readonly state: UpstreamState
+    readonly degraded: boolean
+    /** The effective weight. */
+    readonly weight: number
+    readonly inflight: number
+    /** Why it is in this state; undefined when it never left its first. */
+    readonly reason: string | undefined
+    /** Since when, milliseconds of the epoch. */
+    readonly since: number
+    /** What made a policy say "down", while it is. */
+    readonly error: unknown
+  }[]
+}
+
 export const poolKeys: readonly string[] = [
   'name',
   'upstreams',
@@ -57,7 +89,9 @@ export const poolKeys: readonly string[] = [
   'queue',
   'transport',
   'tls',
+  'allowAddress',
   'clock',
+  'random',
 ]
 
 /** Every balancer that has a pool. */
@@ -98,7 +132,10 @@ export function readTransport(given: Partial<PoolOptions>, read: OptionReader): 
     read.problem('transport', given.transport, 'a transport such as undiciTransport() or httpProxyTransport()')
   }
   try {
-    return undiciTransport(given.tls === undefined ? {} : { tls: given.tls })
+    return undiciTransport({
+      ...(given.tls === undefined ? null : { tls: given.tls }),
+      ...(given.allowAddress === undefined ? null : { allowAddress: given.allowAddress }),
+    })
   } catch (error) {
     for (const problem of (error as { problems?: { path: string; given: string; expected: string }[] }).problems ?? [])
       read.problem(problem.path, problem.given, problem.expected)

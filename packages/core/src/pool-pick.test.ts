@@ -52,13 +52,13 @@ describe('tiers', () => {
       return balancer.available.join()
     }
     expect(after(() => {})).toBe('a,b')
-    expect(after(() => pool.setDown(get('a'), check, 'x'))).toBe('b')
-    expect(after(() => pool.setDown(get('b'), check, 'x'))).toBe('c')
-    expect(after(() => pool.setDown(get('c'), check, 'x'))).toBe('d')
-    expect(after(() => pool.setDown(get('d'), check, 'x'))).toBe('')
-    expect(after(() => pool.setUp(get('c'), check, 'x'))).toBe('c')
+    expect(after(() => pool.policies.setDown(get('a'), check, 'x'))).toBe('b')
+    expect(after(() => pool.policies.setDown(get('b'), check, 'x'))).toBe('c')
+    expect(after(() => pool.policies.setDown(get('c'), check, 'x'))).toBe('d')
+    expect(after(() => pool.policies.setDown(get('d'), check, 'x'))).toBe('')
+    expect(after(() => pool.policies.setUp(get('c'), check, 'x'))).toBe('c')
     expect(after(() => void pool.add(up('e')))).toBe('e')
-    expect(after(() => pool.setUp(get('a'), check, 'x'))).toBe('a,e')
+    expect(after(() => pool.policies.setUp(get('a'), check, 'x'))).toBe('a,e')
     expect(after(() => void pool.drain('e'))).toBe('a')
     expect(after(() => pool.setWeight('a', 0))).toBe('c')
     expect(after(() => pool.undrain('e'))).toBe('e')
@@ -69,7 +69,7 @@ describe('tiers', () => {
     const { balancer, pool, get } = setup([up('a'), up('b')])
     const before = balancer.updates
     pool.setWeight('a', 1)
-    pool.setUp(get('a'), policy(), 'x')
+    pool.policies.setUp(get('a'), policy(), 'x')
     pool.undrain('a')
     pool.pick(stubExchange())
     expect(balancer.updates).toBe(before)
@@ -102,8 +102,8 @@ describe('affinity', () => {
     ['up', () => {}, true],
     ['draining', (pool) => void pool.drain('b'), true],
     ['of weight 0', (pool) => pool.setWeight('b', 0), true],
-    ['down', (pool, upstream) => void pool.setDown(upstream, policy(), 'x'), false],
-    ['down on suspicion', (pool, upstream) => void pool.setDown(upstream, policy(), 'x', { soft: true }), false],
+    ['down', (pool, upstream) => void pool.policies.setDown(upstream, policy(), 'x'), false],
+    ['down on suspicion', (pool, upstream) => void pool.policies.setDown(upstream, policy(), 'x', { soft: true }), false],
     ['full', (pool) => void pool.pick({ ...stubExchange(), affinity: 'b' }), false],
     ['gone', (pool) => void pool.remove('b'), false],
   ]
@@ -128,8 +128,8 @@ describe('the last resort of a retry', () => {
   it('is another tier, before those that are down on suspicion; the nearer tier first, in it the least busy', () => {
     const { pool, get } = setup([up('a'), up('b', { backup: true }), up('c', { backup: true }), up('d', { priority: 2 }), up('e'), up('f')])
     const suspicion = policy()
-    pool.setDown(get('e'), suspicion, 'x', { soft: true })
-    pool.setDown(get('f'), policy(), 'x')
+    pool.policies.setDown(get('e'), suspicion, 'x', { soft: true })
+    pool.policies.setDown(get('f'), policy(), 'x')
     pool.pick({ ...stubExchange(), affinity: 'b' })
     const tried: Upstream[] = []
     const order: (string | undefined)[] = []
@@ -144,7 +144,7 @@ describe('the last resort of a retry', () => {
 
   it('is not for a first try', () => {
     const { pool, pick, get } = setup([up('a')])
-    pool.setDown(get('a'), policy(), 'x', { soft: true })
+    pool.policies.setDown(get('a'), policy(), 'x', { soft: true })
     expect(pick()).toBeUndefined()
   })
 
@@ -152,18 +152,18 @@ describe('the last resort of a retry', () => {
     const { pool, pick, get } = setup([up('a'), up('full', { maxConcurrent: 1, backup: true }), up('draining'), up('down')])
     pick({ affinity: 'full' })
     void pool.drain('draining')
-    pool.setDown(get('down'), policy(), 'x')
+    pool.policies.setDown(get('down'), policy(), 'x')
     expect(pick({ tried: [get('a')] })).toBeUndefined()
   })
 
   it('suspicion counts as such only while every vote is one', () => {
     const { pool, pick, get } = setup([up('a'), up('b')])
     const [soft, hard] = [policy('soft'), policy('hard')]
-    pool.setDown(get('b'), soft, 'x', { soft: true })
+    pool.policies.setDown(get('b'), soft, 'x', { soft: true })
     expect(pick({ tried: [get('a')] })).toBe('b')
-    pool.setDown(get('b'), hard, 'x')
+    pool.policies.setDown(get('b'), hard, 'x')
     expect(pick({ tried: [get('a')] })).toBeUndefined()
-    pool.setUp(get('b'), hard, 'x')
+    pool.policies.setUp(get('b'), hard, 'x')
     expect(pick({ tried: [get('a')] })).toBe('b')
   })
 })

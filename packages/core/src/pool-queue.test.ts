@@ -132,10 +132,10 @@ describe('room for several', () => {
 
   it('one that comes back', () => {
     const { pool, log, wait, occupy, get } = setup([up('a'), up('b', { maxConcurrent: 2 })])
-    pool.setDown(get('b'), check, 'x')
+    pool.policies.setDown(get('b'), check, 'x')
     occupy('a')
     for (const name of ['1', '2', '3']) wait(name)
-    pool.setUp(get('b'), check, 'x')
+    pool.policies.setUp(get('b'), check, 'x')
     expect(log).toEqual(['1: b', '2: b'])
   })
 
@@ -143,7 +143,7 @@ describe('room for several', () => {
     const { pool, log, wait, occupy, get } = setup([up('a'), up('b', { backup: true, maxConcurrent: 2 })])
     occupy('a')
     for (const name of ['1', '2', '3']) wait(name)
-    pool.setDown(get('a'), check, 'x')
+    pool.policies.setDown(get('a'), check, 'x')
     expect(log).toEqual(['1: b', '2: b'])
   })
 })
@@ -171,7 +171,7 @@ describe('the end of waiting', () => {
     occupy('a')
     wait('1')
     wait('2')
-    pool.setDown(get('a'), check, 'x')
+    pool.policies.setDown(get('a'), check, 'x')
     expect(log).toEqual(['1: ERR_NO_UPSTREAM', '2: ERR_NO_UPSTREAM'])
     expect(wait('3')).toMatchObject({ code: 'ERR_NO_UPSTREAM' })
   })

@@ -5,22 +5,24 @@
  * Tiers: the upstreams of the lowest `priority` that has anybody up are in use. A retry may look beyond its tier, because an exchange that
  * has seen one server fail is better served by a backup than by an error.
  *
- * Membership, health and picking are in one class because they are one invariant: what may be picked is what is a member, up and of the tier in
- * use, and each of the three changes it.
+ * Membership, state and picking are in one class because they are one invariant: what may be picked is what is a member, usable and of the tier
+ * in use, and each of the three changes it. What health policies say, and to whom they listen, is in pool-health.ts.
  */
 
 import type { Attempt } from './attempt.ts'
 import type { Balancer } from './balancer.ts'
 import { isPickable } from './balancer.ts'
 import { type Clock, readClock } from './clock.ts'
+import { type ChoiceBy, recordDecision } from './decision.ts'
 import { ProxyError } from './errors.ts'
-import { upstreamState } from './events.ts'
-import type { Exchange } from './exchange.ts'
-import type { DownOptions, HealthControl, HealthPolicy } from './health.ts'
+import { decisions, upstreamState } from './events.ts'
+import type { AttemptOutcome, Exchange } from './exchange.ts'
 import { type Duration, OptionReader } from './options.ts'
+import { type HealthTarget, PoolHealth } from './pool-health.ts'
 import {
   type LeaveOptions,
   ownedBalancers,
+  type PoolHealthReport,
   type PoolOptions,
   type PoolStats,
   poolKeys,
@@ -29,7 +31,9 @@ import {
   readLeave,
   readTransport,
 } from './pool-options.ts'
+import { type AppliedList, isSource, SourceReader } from './pool-source.ts'
 import { type Waiter, WaitQueue } from './queue.ts'
+import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { Transport } from './transport/transport.ts'
 import { type PoolUpstream, parseUpstream, type Upstream, type UpstreamInput, type UpstreamState } from './upstream.ts'
 
@@ -47,7 +51,14 @@ export interface Pool {
   /** From 0 (no traffic but affinity) to 65535. @throws OptionsError */
   setWeight(id: string, weight: number): void
   stats(): PoolStats
-  /** Ends health policies and connections. Exchanges in flight go on. Idempotent. */
+  /** Every upstream with its state, and why it is in it. */
+  health(): PoolHealthReport
+  /**
+   * Starts the source of upstreams and the health policies that work on their own; resolves when the source has given its first list (or has
+   * failed, or has said nothing for 10 s). The first proxy that uses the pool calls it. Idempotent.
+   */
+  start(): Promise<void>
+  /** Ends the source, health policies and connections. Exchanges in flight go on. Idempotent. */
   close(): Promise<void>
 }
 
@@ -61,26 +72,37 @@ export function createPool(options: PoolOptions): Pool {
 }
 
 /** The pool as core uses it. */
-export class LivePool implements Pool, HealthControl {
+export class LivePool implements Pool, HealthTarget {
   readonly name: string
   readonly clock: Clock
+  readonly random: () => number
+  readonly tls: UpstreamTlsOptions | undefined
   readonly transport: Transport
   readonly #ownsTransport: boolean
   readonly #members: PoolUpstream[] = []
   readonly #byId = new Map<string, PoolUpstream>()
   readonly #balancer: Balancer
-  readonly #health: readonly HealthPolicy[]
-  readonly #observers: readonly HealthPolicy[]
+  /** What its health policies speak through. */
+  readonly policies: PoolHealth
   readonly #queue: WaitQueue | undefined
   readonly #maxConcurrent: number
+  readonly #source: SourceReader | undefined
+  /** Ids of the members that the source named. */
+  #sourced = new Set<string>()
+  /** Everybody who may be picked by somebody, of any tier. */
+  #usable: readonly PoolUpstream[] = []
   /** The tier in use. */
   #inUse: readonly PoolUpstream[] = []
+  #inflight = 0
+  #started: Promise<void> | undefined
   #closed = false
 
   constructor(options: PoolOptions, read: OptionReader) {
     const given = read.object<PoolOptions>(options, poolKeys)
     this.name = read.name('name', given.name, 'pool')
     this.clock = readClock(given.clock, read)
+    this.random = read.function('random', given.random, Math.random)
+    this.tls = given.tls
     this.#maxConcurrent = read.number('maxConcurrent', given.maxConcurrent, Number.POSITIVE_INFINITY, { min: 1 })
     const queue =
       given.queue === false ? undefined : read.at('queue').object<{ limit?: number; timeout?: Duration }>(given.queue, ['limit', 'timeout'])
@@ -93,30 +115,55 @@ export class LivePool implements Pool, HealthControl {
             read.at('queue').duration('timeout', queue.timeout, 5000, { min: 1 }),
           )
     this.#balancer = readBalancer(given.balancer, read)
-    this.#health = readHealth(given.health, read)
-    this.#observers = this.#health.filter((policy) => policy.onAttempt !== undefined)
+    this.policies = new PoolHealth(this, readHealth(given.health, read))
     this.#ownsTransport = given.transport === undefined
-    if (given.transport !== undefined && given.tls !== undefined)
-      read.problem('tls', '(set)', 'either `tls` or a `transport`, which has TLS options of its own')
+    for (const option of ['tls', 'allowAddress'] as const)
+      if (given.transport !== undefined && given[option] !== undefined)
+        read.problem(option, '(set)', `either \`${option}\` or a \`transport\`, which has such an option of its own`)
     this.transport = readTransport(given, read)
-    if (!Array.isArray(given.upstreams)) read.problem('upstreams', given.upstreams, "a list such as ['http://10.0.0.1:3000']")
-    else
-      for (const [index, input] of given.upstreams.entries()) {
+    const { upstreams } = given
+    this.#source = isSource(upstreams) ? new SourceReader(this.name, upstreams, this.clock, (list) => this.#apply(list)) : undefined
+    if (Array.isArray(upstreams))
+      for (const [index, input] of upstreams.entries()) {
         const upstream = this.#parse(input, read.at('upstreams').at(index))
         if (upstream !== undefined) this.#join(upstream)
       }
+    else if (this.#source === undefined)
+      read.problem('upstreams', upstreams, "a list such as ['http://10.0.0.1:3000'], or a source of such lists (an AsyncIterable)")
   }
 
   /** Options were right: tell the balancer and the policies. */
   begin(): void {
     ownedBalancers.add(this.#balancer)
-    for (const policy of this.#health) policy.attach(this)
-    this.#refresh()
+    this.policies.attach()
+    this.refresh()
+  }
+
+  /** The first request has to wait for `start`. */
+  get startable(): boolean {
+    return this.#source !== undefined || this.policies.startable
+  }
+
+  start(): Promise<void> {
+    if (this.#closed) return Promise.resolve()
+    this.#started ??= (this.#source?.start() ?? Promise.resolve()).then(() => (this.#closed ? undefined : this.policies.start()))
+    return this.#started
   }
 
   #join(upstream: PoolUpstream): void {
     this.#members.push(upstream)
     this.#byId.set(upstream.id, upstream)
+    this.policies.tell({ upstream, from: undefined, to: upstream.state, reason: 'joined' })
+  }
+
+  #part(upstream: PoolUpstream): void {
+    this.#byId.delete(upstream.id)
+    this.#members.splice(this.#members.indexOf(upstream), 1)
+    this.#sourced.delete(upstream.id)
+    upstream.gone = true
+    this.#setState(upstream, 'draining', 'removed', undefined)
+    this.policies.tell({ upstream, from: upstream.state, to: undefined, reason: 'removed' })
+    this.transport.forget?.(upstream)
   }
 
   /** An upstream that may join, or undefined with the problems recorded. */
@@ -145,7 +192,7 @@ export class LivePool implements Pool, HealthControl {
     const upstream = this.#parse(input, read)
     read.check()
     this.#join(upstream as PoolUpstream)
-    this.#refresh()
+    this.refresh()
     return upstream as PoolUpstream
   }
 
@@ -153,12 +200,8 @@ export class LivePool implements Pool, HealthControl {
     const deadline = readLeave('pool.remove', options)
     const upstream = this.#byId.get(id)
     if (upstream === undefined) return Promise.resolve()
-    this.#byId.delete(id)
-    this.#members.splice(this.#members.indexOf(upstream), 1)
-    upstream.gone = true
-    this.#setState(upstream, 'draining', 'removed')
-    this.#refresh()
-    this.transport.forget?.(upstream)
+    this.#part(upstream)
+    this.refresh()
     return this.#idle(upstream, deadline)
   }
 
@@ -167,7 +210,7 @@ export class LivePool implements Pool, HealthControl {
     const upstream = this.#byId.get(id)
     if (upstream === undefined) return Promise.resolve()
     upstream.draining = true
-    this.#settleState(upstream, 'drained by the application')
+    this.settle(upstream, 'drained by the application')
     return this.#idle(upstream, deadline)
   }
 
@@ -177,7 +220,7 @@ export class LivePool implements Pool, HealthControl {
     upstream.draining = false
     // Nobody waits for it to be empty any more, and no deadline cuts what it does from now on.
     settleIdle(upstream)
-    this.#settleState(upstream, 'undrained by the application')
+    this.settle(upstream, 'undrained by the application')
   }
 
   setWeight(id: string, weight: number): void {
@@ -186,9 +229,44 @@ export class LivePool implements Pool, HealthControl {
     if (upstream === undefined) read.problem('id', id, 'the id of a member of this pool')
     const value = read.number('weight', weight, 1, { min: 0, max: 65_535, integer: true })
     read.check()
-    if (upstream === undefined || upstream.weight === value) return
-    upstream.weight = value
-    this.#refresh()
+    if (upstream === undefined || upstream.configuredWeight === value) return
+    upstream.configuredWeight = value
+    upstream.rate()
+    this.refresh()
+  }
+
+  /** A whole list from the source. Nothing is changed when any of it is wrong. @throws OptionsError */
+  #apply(list: readonly UpstreamInput[]): AppliedList {
+    const read = new OptionReader(`source of ${this.name}`)
+    if (!Array.isArray(list)) read.problem('', list, "a list such as ['http://10.0.0.1:3000']")
+    const wanted = new Map<string, PoolUpstream>()
+    for (const [index, input] of (Array.isArray(list) ? list : []).entries()) {
+      const at = read.at('upstreams').at(index)
+      const upstream = parseUpstream(input, at, this.#maxConcurrent)
+      if (upstream === undefined) continue
+      if (wanted.has(upstream.id) || (this.#byId.has(upstream.id) && !this.#sourced.has(upstream.id)))
+        at.problem('id', upstream.id, 'an id that no other upstream of this pool has; give one of them an `id` of its own')
+      wanted.set(upstream.id, upstream)
+    }
+    read.check()
+    const applied = { added: [] as string[], removed: [] as string[], changed: [] as string[] }
+    for (const id of [...this.#sourced]) {
+      const own = this.#byId.get(id) as PoolUpstream
+      const next = wanted.get(id)
+      // The same name at another place is another server.
+      if (next === undefined || next.url.href !== own.url.href || next.host !== own.host) {
+        this.#part(own)
+        applied.removed.push(id)
+      } else if (own.adopt(next)) applied.changed.push(id)
+    }
+    for (const [id, upstream] of wanted) {
+      if (this.#byId.has(id)) continue
+      this.#sourced.add(id)
+      this.#join(upstream)
+      applied.added.push(id)
+    }
+    if (applied.added.length + applied.removed.length + applied.changed.length > 0) this.refresh()
+    return applied
   }
 
   #idle(upstream: PoolUpstream, deadline: number): Promise<void> {
@@ -229,71 +307,97 @@ export class LivePool implements Pool, HealthControl {
     attempt.next = undefined
   }
 
-  // Health
+  // Health: see pool-health.ts
 
-  setDown(upstream: Upstream, policy: HealthPolicy, reason: string, options: DownOptions = {}): boolean {
-    const own = upstream as PoolUpstream
-    if (own.gone) return false
-    if (
-      options.keepLast === true &&
-      own.state === 'up' &&
-      !this.#members.some((other) => other !== own && other.state === 'up' && other.weight > 0)
-    )
-      return false
-    own.votes ??= new Map()
-    own.votes.set(policy, { reason, soft: options.soft ?? false })
-    this.#settleState(own, reason)
-    return true
-  }
-
-  setUp(upstream: Upstream, policy: HealthPolicy, reason: string): void {
-    const own = upstream as PoolUpstream
-    if (own.gone || own.votes === undefined || !own.votes.delete(policy)) return
-    if (own.votes.size === 0) own.votes = undefined
-    this.#settleState(own, reason)
-  }
-
-  #settleState(upstream: PoolUpstream, reason: string): void {
-    const state: UpstreamState = upstream.draining ? 'draining' : upstream.votes === undefined ? 'up' : 'down'
+  settle(upstream: PoolUpstream, reason: string, error?: unknown): void {
+    const { verdicts } = upstream
+    const state: UpstreamState =
+      upstream.draining || verdicts?.draining !== undefined ? 'draining' : verdicts?.down === undefined ? 'up' : 'down'
     if (state === upstream.state) return
-    this.#setState(upstream, state, reason)
-    this.#refresh()
+    this.#setState(upstream, state, reason, error)
+    this.refresh()
   }
 
-  #setState(upstream: PoolUpstream, to: UpstreamState, reason: string): void {
+  #setState(upstream: PoolUpstream, to: UpstreamState, reason: string, error: unknown): void {
     const from = upstream.state
     if (from === to) return
     upstream.state = to
-    if (upstreamState.hasSubscribers) upstreamState.publish({ pool: this.name, upstream, from, to, reason })
+    upstream.reason = reason
+    upstream.since = Date.now()
+    if (upstreamState.hasSubscribers) upstreamState.publish({ pool: this.name, upstream, from, to, reason, error })
+    if (!upstream.gone) this.policies.tell({ upstream, from, to, reason })
   }
 
-  /** The tier in use, to the balancer. */
-  #refresh(): void {
+  /** Who may be picked: the tier in use, to the balancer. Degraded ones are a tier behind all others. */
+  refresh(): void {
+    this.#usable = this.#findUsable()
     let lowest = Number.POSITIVE_INFINITY
-    for (const member of this.#members) if (member.state === 'up' && member.weight > 0 && member.priority < lowest) lowest = member.priority
-    this.#inUse = this.#members.filter((member) => member.state === 'up' && member.weight > 0 && member.priority === lowest)
+    for (const member of this.#usable) lowest = Math.min(lowest, tierOf(member))
+    this.#inUse = this.#usable.filter((member) => tierOf(member) === lowest)
     this.#balancer.update(this.#inUse)
-    this.#wake()
+    this.wake()
+  }
+
+  #findUsable(): PoolUpstream[] {
+    const open = this.policies.failOpen
+    const usable = this.#members.filter(({ state, weight }) => weight > 0 && (state === 'up' || (open && state === 'down')))
+    if (usable.length > 0) return usable
+    // Those who were set aside on the condition that somebody else is left.
+    return this.#members.filter(({ state, weight, verdicts }) => weight > 0 && state === 'down' && verdicts?.sparesLast === true)
+  }
+
+  cut(upstream: PoolUpstream, what: 'tunnels' | 'all'): void {
+    for (let attempt = upstream.running; attempt !== undefined; ) {
+      const { next } = attempt
+      if (what === 'all' || attempt.tunnelling) attempt.lose(new ProxyError('ERR_UPSTREAM_DOWN', { upstream }))
+      attempt = next
+    }
+  }
+
+  get inflight(): number {
+    return this.#inflight
+  }
+
+  get waiting(): number {
+    return this.#queue?.size ?? 0
   }
 
   // The data path
+
+  /** Does a health policy keep this exchange from trying? */
+  admit(exchange: Exchange): ProxyError | undefined {
+    return this.policies.admit(exchange)
+  }
 
   /**
    * Chooses and takes an upstream: affinity first, then the balancer, then, for a retry, whoever is left anywhere. Undefined when nobody is
    * pickable now. Every upstream returned must be given to `release` once.
    */
   pick(exchange: Exchange): Upstream | undefined {
-    let upstream: Upstream | undefined
-    if (exchange.affinity !== undefined) {
-      const wanted = this.#byId.get(exchange.affinity)
-      if (wanted !== undefined && wanted.state !== 'down' && isPickable(wanted, exchange)) upstream = wanted
+    let by: ChoiceBy = 'affinity'
+    let upstream: Upstream | undefined = exchange.affinity === undefined ? undefined : this.#wanted(exchange, exchange.affinity)
+    if (upstream === undefined) {
+      by = 'balancer'
+      upstream = this.#balancer.pick(exchange)
+      if (upstream === undefined && exchange.tried.length > 0) {
+        by = 'last-resort'
+        upstream = this.#lastResort(exchange)
+      }
     }
-    upstream ??= this.#balancer.pick(exchange)
-    if (upstream === undefined && exchange.tried.length > 0) upstream = this.#lastResort(exchange)
+    if (decisions.hasSubscribers) recordDecision(this.name, this.#balancer.name, this.#members, this.#inUse, exchange, upstream, by)
     if (upstream === undefined) return undefined
     ;(upstream as PoolUpstream).inflight++
+    this.#inflight++
     this.#balancer.acquire?.(upstream)
+    this.policies.acquired(upstream, exchange)
     return upstream
+  }
+
+  /** The upstream that this exchange wants: also one that is draining or out of tier, but none that policies call down. */
+  #wanted(exchange: Exchange, id: string): PoolUpstream | undefined {
+    const wanted = this.#byId.get(id)
+    if (wanted === undefined || !isPickable(wanted, exchange)) return undefined
+    return wanted.verdicts?.down === undefined || this.policies.failOpen ? wanted : undefined
   }
 
   /** For retries: any other tier, then upstreams that are down on suspicion only; the least busy. */
@@ -302,8 +406,8 @@ export class LivePool implements Pool, HealthControl {
     let bestRank = Number.POSITIVE_INFINITY
     for (const member of this.#members) {
       if (member.weight === 0 || !isPickable(member, exchange)) continue
-      if (member.state !== 'up' && !(member.state === 'down' && member.softDown)) continue
-      const rank = (member.state === 'up' ? 0 : 2e6) + member.priority * 1000 + Math.min(member.inflight, 999)
+      if (member.state !== 'up' && !(member.state === 'down' && (member.verdicts?.soft === true || this.policies.failOpen))) continue
+      const rank = (member.state === 'up' ? 0 : 2e9) + tierOf(member) * 1000 + Math.min(member.inflight, 999)
       if (rank < bestRank) {
         best = member
         bestRank = rank
@@ -313,8 +417,13 @@ export class LivePool implements Pool, HealthControl {
   }
 
   /** Is there anybody whom waiting could bring? */
-  get hasUp(): boolean {
-    return this.#members.some((member) => member.state === 'up' && member.weight > 0)
+  get hasUsable(): boolean {
+    return this.#usable.length > 0
+  }
+
+  /** Is there nobody whom this exchange has not tried? */
+  allTried(exchange: Exchange): boolean {
+    return this.#usable.every((member) => exchange.tried.includes(member))
   }
 
   /** True when a new exchange must queue behind others, whoever is free. */
@@ -324,7 +433,7 @@ export class LivePool implements Pool, HealthControl {
 
   /** Waits for a slot. `settle` is called without an error when it is worth calling `pick` again. */
   wait(exchange: Exchange, settle: (error: ProxyError | undefined) => void): Waiter | ProxyError {
-    if (!this.hasUp) return new ProxyError('ERR_NO_UPSTREAM')
+    if (!this.hasUsable) return new ProxyError('ERR_NO_UPSTREAM')
     return this.#queue?.enter(exchange, settle) ?? new ProxyError('ERR_QUEUE_FULL')
   }
 
@@ -332,22 +441,35 @@ export class LivePool implements Pool, HealthControl {
     this.#queue?.leave(waiter)
   }
 
+  /** Somebody wants to be told of heads. */
+  get watchesHeads(): boolean {
+    return this.policies.watchesHeads || this.#balancer.onHead !== undefined
+  }
+
+  /** A final head has come. */
+  onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
+    this.#balancer.onHead?.(upstream, status, headers)
+    this.policies.head(upstream, status, headers)
+  }
+
   /** The attempt ended; policies and the balancer learn from it. */
   release(attempt: Attempt): void {
     const own = attempt.upstream as PoolUpstream
     this.#leave(attempt, own)
     own.inflight--
+    this.#inflight--
     if (attempt.headMs !== undefined) own.observe(attempt.headMs)
-    this.#balancer.release?.(own, attempt)
-    for (let i = 0; i < this.#observers.length; i++) this.#observers[i]?.onAttempt?.(attempt)
+    const outcome: AttemptOutcome = attempt
+    this.#balancer.release?.(own, outcome)
+    this.policies.ended(outcome)
     if (own.inflight === 0 && own.onIdle !== undefined) settleIdle(own)
-    this.#wake()
+    this.wake()
   }
 
-  #wake(): void {
+  wake(): void {
     const queue = this.#queue
     if (queue === undefined || queue.size === 0) return
-    if (!this.hasUp) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
+    if (!this.hasUsable) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
     // Room may have come for several at once. Each one that is let go takes its slot before the next is looked at; a balancer that finds
     // nobody all the same must not keep us here.
     else for (let left = queue.size; left > 0 && queue.wake((waiter) => this.#hasRoomFor(waiter.exchange)); left--) {}
@@ -355,10 +477,7 @@ export class LivePool implements Pool, HealthControl {
 
   /** Would `pick` find somebody? The same rules, in the same order. */
   #hasRoomFor(exchange: Exchange): boolean {
-    if (exchange.affinity !== undefined) {
-      const wanted = this.#byId.get(exchange.affinity)
-      if (wanted !== undefined && wanted.state !== 'down' && isPickable(wanted, exchange)) return true
-    }
+    if (exchange.affinity !== undefined && this.#wanted(exchange, exchange.affinity) !== undefined) return true
     if (this.#inUse.some((member) => isPickable(member, exchange))) return true
     return exchange.tried.length > 0 && this.#lastResort(exchange) !== undefined
   }
@@ -366,8 +485,25 @@ export class LivePool implements Pool, HealthControl {
   stats(): PoolStats {
     return {
       name: this.name,
-      waiting: this.#queue?.size ?? 0,
+      waiting: this.waiting,
       upstreams: this.#members.map(({ id, state, weight, inflight, latencyMs }) => ({ id, state, weight, inflight, latencyMs })),
+    }
+  }
+
+  health(): PoolHealthReport {
+    return {
+      name: this.name,
+      failOpen: this.policies.failOpen,
+      upstreams: this.#members.map(({ id, state, degraded, weight, inflight, reason, since, verdicts }) => ({
+        id,
+        state,
+        degraded,
+        weight,
+        inflight,
+        reason,
+        since,
+        error: verdicts?.down?.error,
+      })),
     }
   }
 
@@ -379,10 +515,16 @@ export class LivePool implements Pool, HealthControl {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    for (const policy of this.#health) await policy.close?.()
+    this.#source?.close()
+    await this.policies.close()
     this.#queue?.fail(() => new ProxyError('ERR_DRAINING'))
     if (this.#ownsTransport) await this.transport.close?.()
   }
+}
+
+/** Priorities end at 1,000; degraded upstreams come behind them all. */
+function tierOf(upstream: PoolUpstream): number {
+  return upstream.degraded ? upstream.priority + 10_000 : upstream.priority
 }
 
 function settleIdle(upstream: PoolUpstream): void {

@@ -56,7 +56,7 @@ export interface RouteOptions extends ForwardOptions {
   readonly rewrite?: (url: string, exchange: Exchange) => string
 }
 
-export interface ProxyOptions extends ForwardOptions, Omit<PoolOptions, 'upstreams' | 'clock'> {
+export interface ProxyOptions extends ForwardOptions, Omit<PoolOptions, 'upstreams' | 'clock' | 'random'> {
   /** The upstreams of the default pool. One of `upstreams`, `pool` and `routes` is needed; with `routes` it serves what no route takes. */
   readonly upstreams?: PoolOptions['upstreams']
   readonly pool?: Pool
@@ -88,10 +88,14 @@ export interface Settings {
   /** Pools that the proxy made and closes. */
   readonly ownPools: readonly LivePool[]
   readonly defaultPool: LivePool | undefined
+  /** Every pool that a route may use, once. */
+  readonly pools: readonly LivePool[]
 }
 
 const forwardKeys = ['timeouts', 'retry', 'headers', 'hostHeader', 'rewriteRedirects', 'maxBodySize']
 const routeKeys = [...forwardKeys, 'name', 'match', 'pool', 'use', 'stripPrefix', 'addPrefix', 'rewrite']
+/** Options of the default pool that stand beside `upstreams`. */
+const poolOwn = ['balancer', 'health', 'maxConcurrent', 'queue', 'transport', 'tls', 'allowAddress'] as const
 const proxyKeys = [
   ...new Set([...forwardKeys, ...poolKeys, 'pool', 'routes', 'use', 'trustedProxies', 'forwarding', 'via', 'name', 'random', 'clock']),
 ]
@@ -105,6 +109,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
   }
   const given = read.object<ProxyOptions>(options, proxyKeys)
   const clock = readClock(given.clock, read)
+  const random = read.function('random', given.random, Math.random)
   const ownPools: LivePool[] = []
   const outer = compileStages(given.use, read)
   if (outer !== undefined) checkOrder(outer, read)
@@ -123,7 +128,7 @@ export function readProxyOptions(options: ProxyOptions): Settings {
       at.problem('', value, "a pool made with createPool, or options such as { upstreams: ['http://127.0.0.1:3000'] }")
       return undefined
     }
-    const pool = new LivePool({ clock, name, ...(value as PoolOptions) }, at)
+    const pool = new LivePool({ clock, random, name, ...(value as PoolOptions) }, at)
     own(pool, at)
     return pool
   }
@@ -175,15 +180,12 @@ export function readProxyOptions(options: ProxyOptions): Settings {
 
   let defaultPool: LivePool | undefined
   if (given.pool !== undefined) {
-    for (const key of ['upstreams', 'balancer', 'health', 'maxConcurrent', 'queue', 'transport', 'tls'] as const)
+    for (const key of ['upstreams', ...poolOwn] as const)
       if (given[key] !== undefined) read.problem(key, '(set)', 'either `pool` or the options of one; give this option to createPool')
     defaultPool = toPool(given.pool, 'default', read.at('pool'))
   } else if (given.upstreams !== undefined) {
-    const { balancer, health, maxConcurrent, queue, transport, tls } = given
-    const rest = Object.fromEntries(
-      Object.entries({ balancer, health, maxConcurrent, queue, transport, tls }).filter(([, value]) => value !== undefined),
-    )
-    defaultPool = new LivePool({ ...rest, name: 'default', upstreams: given.upstreams, clock } as PoolOptions, read)
+    const rest = Object.fromEntries(poolOwn.map((key) => [key, given[key]]).filter(([, value]) => value !== undefined))
+    defaultPool = new LivePool({ ...rest, name: 'default', upstreams: given.upstreams, clock, random } as PoolOptions, read)
     own(defaultPool, read)
   } else if (given.routes === undefined)
     read.problem('upstreams', undefined, "at least one of `upstreams`, `pool` and `routes`, such as upstreams: ['http://127.0.0.1:3000']")
@@ -194,8 +196,6 @@ export function readProxyOptions(options: ProxyOptions): Settings {
   for (const [key, value] of Object.entries({ name: given.name, via: given.via }))
     if (value !== undefined && !(typeof value === 'string' && /^[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*$/.test(value)))
       read.problem(key, value, 'a token such as edge-1')
-  for (const [key, value] of Object.entries({ random: given.random }))
-    if (value !== undefined && typeof value !== 'function') read.problem(key, value, 'a function')
   read.at('forwarding').boolean('xForwarded', forwarding.xForwarded, true)
   read.at('forwarding').boolean('forwarded', forwarding.forwarded, false)
   if (forwarding.by !== undefined && !(typeof forwarding.by === 'string' && /^[\x21-\x7e]+$/.test(forwarding.by)))
@@ -206,13 +206,14 @@ export function readProxyOptions(options: ProxyOptions): Settings {
     name: given.name ?? 'weir',
     via: given.via,
     clock,
-    random: given.random ?? Math.random,
+    random,
     forwarding: new Forwarding(trust, forwarding),
     router: new Router(routes),
     routes,
     stages: [...new Set(routes.flatMap((route) => route.stages ?? []))],
     ownPools,
     defaultPool,
+    pools: [...new Set(routes.map((route) => route.pool))],
   }
 }
 

@@ -30,7 +30,7 @@ import { relayInterim } from './interim-relay.ts'
 import { type Duration, OptionReader } from './options.ts'
 import { isPromise, runErrorHooks, runStages, type StageSink, stageError } from './pipeline.ts'
 import type { Pool } from './pool.ts'
-import type { PoolStats } from './pool-options.ts'
+import type { PoolHealthReport, PoolStats } from './pool-options.ts'
 import { type ProxyOptions, readProxyOptions, type Settings } from './proxy-options.ts'
 import { checkRequest, isHttp2 } from './request-check.ts'
 import { respondReply } from './response.ts'
@@ -59,6 +59,15 @@ export interface ProxyStats {
   readonly pools: readonly PoolStats[]
 }
 
+export interface ProxyHealth {
+  /**
+   * `up`: every pool has somebody who is up; `degraded`: all can serve, but at least one only because it fails open, or with degraded upstreams alone;
+   * `down`: at least one pool has nobody to send to; `draining`: `close` was called.
+   */
+  readonly status: 'up' | 'degraded' | 'down' | 'draining'
+  readonly pools: readonly PoolHealthReport[]
+}
+
 /** A request listener with a few methods. `req` and `res` are node's, of HTTP/1 or of the HTTP/2 compatibility API. */
 export interface ReverseProxy extends AsyncDisposable {
   // biome-ignore lint/suspicious/noExplicitAny: node types the listeners of http and http2 apart, frameworks extend them further
@@ -71,11 +80,13 @@ export interface ReverseProxy extends AsyncDisposable {
   inject(request: InjectedRequest): Promise<InjectedResponse>
   /** The pool of `upstreams` (or `pool`); undefined with routes only. */
   readonly pool: Pool | undefined
-  /** Starts the stages in order. The first request does it otherwise, and waits for it. */
+  /** Starts the pools (sources, health policies), then the stages in order. The first request does it otherwise, and waits for it. */
   start(): Promise<void>
   /** Drains: 503 for new work, what runs may end until the deadline, then it is cut; stages close in reverse. Idempotent. */
   close(options?: CloseOptions): Promise<void>
   stats(): ProxyStats
+  /** How the proxy and every pool that its routes use are, for a health endpoint or a person. */
+  health(): ProxyHealth
 }
 
 /** @throws OptionsError with everything that was wrong */
@@ -93,6 +104,7 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     start: (): Promise<void> => core.start(),
     close: (given?: CloseOptions): Promise<void> => core.close(given),
     stats: (): ProxyStats => core.stats(),
+    health: (): ProxyHealth => core.health(),
     [Symbol.asyncDispose]: (): Promise<void> => core.close(),
   })
   return proxy
@@ -127,7 +139,7 @@ export class ProxyCore implements StageSink {
     this.random = settings.random
     this.forwarding = settings.forwarding
     this.via = settings.via
-    if (!settings.stages.some((stage) => stage.start !== undefined)) this.#started = true
+    if (!settings.stages.some((stage) => stage.start !== undefined) && !settings.pools.some((pool) => pool.startable)) this.#started = true
   }
 
   // Life of a request
@@ -424,7 +436,8 @@ export class ProxyCore implements StageSink {
 
   async #startStages(): Promise<void> {
     this.#stop ??= new AbortController()
-    const { stages } = this.settings
+    const { stages, pools } = this.settings
+    await Promise.all(pools.map((pool) => pool.start()))
     // Where an earlier start failed, the next goes on: no stage is started twice.
     while (this.#startedStages < stages.length) {
       const result = stages[this.#startedStages]?.start?.({ signal: this.#stop.signal })
@@ -500,7 +513,13 @@ export class ProxyCore implements StageSink {
   }
 
   stats(): ProxyStats {
-    const pools = new Set(this.settings.routes.map((route) => route.pool))
-    return { inflight: this.#inflight, tunnels: this.tunnels.size, pools: [...pools].map((pool) => pool.stats()) }
+    return { inflight: this.#inflight, tunnels: this.tunnels.size, pools: this.settings.pools.map((pool) => pool.stats()) }
+  }
+
+  health(): ProxyHealth {
+    const pools = this.settings.pools.map((pool) => pool.health())
+    const sound = pools.map(({ upstreams }) => upstreams.some(({ state, degraded, weight }) => state === 'up' && !degraded && weight > 0))
+    const down = this.settings.pools.some((pool) => !pool.hasUsable)
+    return { status: this.closing ? 'draining' : down ? 'down' : sound.every(Boolean) ? 'up' : 'degraded', pools }
   }
 }

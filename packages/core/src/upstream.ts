@@ -4,8 +4,10 @@
  * head: a server that streams is busy.
  */
 
+import { isDeepStrictEqual } from 'node:util'
 import type { Attempt } from './attempt.ts'
 import type { OptionReader } from './options.ts'
+import type { Verdicts } from './verdicts.ts'
 
 export type UpstreamState = 'up' | 'down' | 'draining'
 
@@ -13,13 +15,20 @@ export interface Upstream {
   /** Stable over restarts and reordering; cookies and hash rings use it, never a list index. Default: the URL without a trailing slash. */
   readonly id: string
   readonly url: URL
+  /** The name that it goes by, when that is not the host of `url`: see `UpstreamOptions.host`. */
+  readonly host: string | undefined
+  /** The share it has now: the configured weight, times the factors of health policies (a slow start). Above 0 it need not be whole. */
   readonly weight: number
+  /** As configured, or set with `pool.setWeight`. */
+  readonly configuredWeight: number
   /** 0 is used first; a tier is used only while every lower tier has nobody `up`. `backup: true` is priority 1. */
   readonly priority: number
   readonly state: UpstreamState
+  /** Up, but used only while nobody is who is not degraded. */
+  readonly degraded: boolean
   /** Exchanges in flight; released at the end of the body. */
   readonly inflight: number
-  /** Most exchanges at once, `Infinity` when not limited. */
+  /** Most exchanges at once, limits of health policies included; `Infinity` when not limited. */
   readonly maxConcurrent: number
   /** True at `maxConcurrent`: a balancer must skip it. */
   readonly full: boolean
@@ -36,6 +45,11 @@ export interface UpstreamOptions {
   readonly url: string | URL
   /** Default: the URL, normalised. Give your own when addresses change but identity stays. */
   readonly id?: string
+  /**
+   * The name the server goes by, `app.internal` or `app.internal:8443`, when `url` holds only an address: sent as `Host` with
+   * `hostHeader: 'upstream'`, and over TLS the server name that is asked for and that the certificate must have. Default: the host of `url`.
+   */
+  readonly host?: string
   /** Relative share of requests, a whole number from 0 to 65535; 0 receives none but keeps affinity. Default 1. */
   readonly weight?: number
   /** Tier, from 0; see `Upstream.priority`. Default 0. */
@@ -51,48 +65,83 @@ export interface UpstreamOptions {
 export class PoolUpstream implements Upstream {
   readonly id: string
   readonly url: URL
+  readonly host: string | undefined
   weight: number
-  readonly priority: number
+  configuredWeight: number
+  priority: number
   state: UpstreamState = 'up'
+  degraded: boolean = false
   inflight: number = 0
-  readonly maxConcurrent: number
+  maxConcurrent: number
+  configuredLimit: number
   latencyMs: number = 0
-  readonly meta: Readonly<Record<string, unknown>>
+  meta: Readonly<Record<string, unknown>>
   /** Base path, '' when none. */
   readonly base: string
   /** `host:port` for the Host field, port only when not the default. */
   readonly authority: string
-  /** Health policies that say down, with their reason. */
-  votes: Map<object, { reason: string; soft: boolean }> | undefined = undefined
+  /** What health policies say of it. */
+  verdicts: Verdicts | undefined = undefined
+  /** The application drains it. */
   draining: boolean = false
   /** Has left the pool; attempts may still run. */
   gone: boolean = false
+  /** Why it is in its state; undefined as long as nothing happened to it. */
+  reason: string | undefined = undefined
+  /** Since when, milliseconds of the epoch. */
+  since: number = Date.now()
   /** First of the intrusive list of running attempts. */
   running: Attempt | undefined = undefined
   /** Called when `inflight` reaches 0 while draining or gone. */
   onIdle: (() => void)[] | undefined = undefined
 
-  constructor(url: URL, id: string, weight: number, priority: number, maxConcurrent: number, meta: Readonly<Record<string, unknown>>) {
+  constructor(
+    url: URL,
+    id: string,
+    host: string | undefined,
+    weight: number,
+    priority: number,
+    maxConcurrent: number,
+    meta: Readonly<Record<string, unknown>>,
+  ) {
     this.id = id
     this.url = url
+    this.host = host
     this.weight = weight
+    this.configuredWeight = weight
     this.priority = priority
     this.maxConcurrent = maxConcurrent
+    this.configuredLimit = maxConcurrent
     this.meta = meta
     const unix = url.protocol === 'unix:'
     this.base = unix ? '' : url.pathname.replace(/\/+$/, '')
-    this.authority = unix ? 'localhost' : url.host
+    this.authority = host ?? (unix ? 'localhost' : url.host)
   }
 
   get full(): boolean {
     return this.inflight >= this.maxConcurrent
   }
 
-  /** Every "down" is a guess from traffic, so a retry without any other choice may come here. */
-  get softDown(): boolean {
-    if (this.votes === undefined) return false
-    for (const vote of this.votes.values()) if (!vote.soft) return false
+  /** Takes over what may change without its being another server; true when anything did. */
+  adopt(next: PoolUpstream): boolean {
+    const same =
+      this.configuredWeight === next.configuredWeight &&
+      this.priority === next.priority &&
+      this.configuredLimit === next.configuredLimit &&
+      isDeepStrictEqual(this.meta, next.meta)
+    if (same) return false
+    this.configuredWeight = next.configuredWeight
+    this.priority = next.priority
+    this.configuredLimit = next.configuredLimit
+    this.meta = next.meta
+    this.rate()
     return true
+  }
+
+  /** Weight and cap anew, after either the configured ones or what policies say has changed. */
+  rate(): void {
+    this.weight = this.configuredWeight * (this.verdicts?.factor ?? 1)
+    this.maxConcurrent = Math.min(this.configuredLimit, this.verdicts?.limit ?? Number.POSITIVE_INFINITY)
   }
 
   /** Moving average over about the last ten responses: enough to show and to compare, cheap enough for every request. */
@@ -101,7 +150,9 @@ export class PoolUpstream implements Upstream {
   }
 }
 
-const upstreamKeys = ['url', 'id', 'weight', 'priority', 'backup', 'maxConcurrent', 'meta']
+const hostPattern = /^[a-z0-9._-]+(?::\d{1,5})?$/i
+
+const upstreamKeys = ['url', 'id', 'host', 'weight', 'priority', 'backup', 'maxConcurrent', 'meta']
 
 /** Reads one entry of `upstreams`; undefined when it was wrong, with the problems recorded. */
 export function parseUpstream(input: unknown, read: OptionReader, maxConcurrent: number): PoolUpstream | undefined {
@@ -118,9 +169,11 @@ export function parseUpstream(input: unknown, read: OptionReader, maxConcurrent:
   const weight = read.number('weight', given.weight, 1, { min: 0, max: 65_535, integer: true })
   const limit = read.number('maxConcurrent', given.maxConcurrent, maxConcurrent, { min: 1 })
   if (given.id !== undefined && (typeof given.id !== 'string' || given.id === '')) read.problem('id', given.id, 'a non-empty string')
+  if (given.host !== undefined && !(typeof given.host === 'string' && hostPattern.test(given.host)))
+    read.problem('host', given.host, "a host name with or without a port, such as 'app.internal:8443'")
   if (given.meta !== undefined && (typeof given.meta !== 'object' || given.meta === null)) read.problem('meta', given.meta, 'an object')
   if (url === undefined) return undefined
-  return new PoolUpstream(url, given.id ?? url.href.replace(/\/+$/, ''), weight, priority, limit, given.meta ?? {})
+  return new PoolUpstream(url, given.id ?? url.href.replace(/\/+$/, ''), given.host, weight, priority, limit, given.meta ?? {})
 }
 
 function parseUrl(value: unknown, name: string, read: OptionReader): URL | undefined {

@@ -11,6 +11,8 @@ export interface StubUpstreamOptions {
   readonly id?: string
   /** Default 1. */
   readonly weight?: number
+  /** Default: `weight`. */
+  readonly configuredWeight?: number
   /** Default 0. */
   readonly inflight?: number
   /** Default `Infinity`. */
@@ -24,6 +26,7 @@ export interface StubUpstreamOptions {
 export interface StubUpstream extends Upstream {
   weight: number
   state: UpstreamState
+  degraded: boolean
   inflight: number
   maxConcurrent: number
   latencyMs: number
@@ -33,9 +36,12 @@ export interface StubUpstream extends Upstream {
 class Stub implements StubUpstream {
   readonly id: string
   readonly url: URL
+  readonly host: string | undefined = undefined
   weight: number
+  readonly configuredWeight: number
   readonly priority: number = 0
   state: UpstreamState = 'up'
+  degraded: boolean = false
   inflight: number
   maxConcurrent: number
   latencyMs: number
@@ -45,6 +51,7 @@ class Stub implements StubUpstream {
     this.id = options.id ?? 'a'
     this.url = new URL(URL.canParse(this.id) ? this.id : 'http://upstream.test')
     this.weight = options.weight ?? 1
+    this.configuredWeight = options.configuredWeight ?? this.weight
     this.inflight = options.inflight ?? 0
     this.maxConcurrent = options.maxConcurrent ?? Number.POSITIVE_INFINITY
     this.latencyMs = options.latencyMs ?? 0

@@ -6,10 +6,11 @@
  */
 import { type Agent, type ClientRequest, Agent as HttpAgent } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
-import { isIP, type Socket } from 'node:net'
+import { isIP, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Upstream } from '../upstream.ts'
-import type { readTlsOptions } from './tls.ts'
+import { type AddressCheck, checkedLookup, refusedAddress } from './address-check.ts'
+import { type readTlsOptions, serverNameOf } from './tls.ts'
 
 export interface ConnectionSettings {
   readonly tls: ReturnType<typeof readTlsOptions>
@@ -20,6 +21,7 @@ export interface ConnectionSettings {
   /** Largest response head in bytes. */
   readonly maxHeaderSize: number
   readonly localAddress: string | undefined
+  readonly allowAddress: AddressCheck | undefined
 }
 
 /** Where an upstream listens, in node's words. */
@@ -87,7 +89,7 @@ export class Connections {
   to(upstream: Upstream): Line {
     let line = this.#lines.get(upstream)
     if (line === undefined) {
-      line = openLine(targetOf(upstream), this.#settings)
+      line = openLine(upstream, this.#settings)
       if (this.#closed) line.retire()
       else this.#lines.set(upstream, line)
     }
@@ -106,7 +108,9 @@ export class Connections {
   }
 }
 
-function openLine(target: Target, settings: ConnectionSettings): Line {
+function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
+  const target = targetOf(upstream)
+  const servername = serverNameOf(upstream, settings.tls.servername)
   const secure = target.protocol === 'https:'
   const keepAlive = settings.keepAliveTimeout > 0
   const common = {
@@ -117,13 +121,14 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
     // The agent's own timeout closes idle connections only; on a busy one node merely emits an event that nobody listens to.
     ...(keepAlive ? { timeout: settings.keepAliveTimeout } : {}),
     ...(settings.localAddress === undefined ? {} : { localAddress: settings.localAddress }),
+    ...(settings.allowAddress === undefined ? {} : { lookup: checkedLookup(settings.allowAddress) }),
   }
   const agent: Agent = secure
     ? new HttpsAgent({
         ...common,
         ...settings.tls.connect,
         // RFC 6066 §3: no address as a server name. The certificate is then checked against the address.
-        servername: settings.tls.servername ?? (isIP(target.hostname) === 0 ? target.hostname : ''),
+        servername: isIP(servername) === 0 ? servername : '',
       })
     : new HttpAgent(common)
 
@@ -134,7 +139,10 @@ function openLine(target: Target, settings: ConnectionSettings): Line {
   const connect = agent.createConnection.bind(agent)
   agent.createConnection = (options, callback) => {
     const state: ConnectionState = { startedAt: performance.now(), connectMs: undefined, served: false, onOpen: undefined }
-    const socket = connect(options, callback) as Duplex
+    const refused = refusedAddress(upstream, settings.allowAddress)
+    // Node takes a socket that fails later, but no error thrown here.
+    const socket: Duplex = refused === undefined ? (connect(options, callback) as Duplex) : new Socket()
+    if (refused !== undefined) process.nextTick(() => socket.destroy(refused))
     states.set(socket, state)
     socket.once(secure ? 'secureConnect' : 'connect', () => {
       state.connectMs = performance.now() - state.startedAt

@@ -66,6 +66,7 @@ function upgradesOf(tls?: UpstreamTlsOptions, rest: Partial<UpgradeSettings> = {
     tls: readTlsOptions(tls, new OptionReader('test')),
     maxHeaderSize: 65_536,
     localAddress: undefined,
+    allowAddress: undefined,
     ...rest,
   })
   endings.push(() => upgrades.close())

@@ -21,7 +21,7 @@ import { proxyOptions } from './http-proxy-options.ts'
 import type { PendingTunnel, UpgradeRequest, UpgradeSink } from './transport.ts'
 import { tie } from './tunnel.ts'
 
-export interface UpgradeSettings extends Pick<ConnectionSettings, 'tls' | 'maxHeaderSize' | 'localAddress'> {
+export interface UpgradeSettings extends Pick<ConnectionSettings, 'tls' | 'maxHeaderSize' | 'localAddress' | 'allowAddress'> {
   /** Milliseconds without a byte, after one side of a tunnel has ended, until the other is destroyed. Default 5000. */
   readonly linger?: number
 }

@@ -12,6 +12,7 @@ import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
 import { isIP } from 'node:net'
 import { createProxyServer, type ProxyServer } from 'http-proxy-3'
 import { type Duration, OptionReader, type Size } from '../options.ts'
+import type { AddressCheck } from './address-check.ts'
 import type { ConnectionSettings, Line } from './connections.ts'
 import type { WireHead } from './framing.ts'
 import { proxyOptions } from './http-proxy-options.ts'
@@ -30,6 +31,8 @@ export interface HttpProxyTransportOptions {
   readonly maxHeaderSize?: Size
   /** Local address to connect from. */
   readonly localAddress?: string
+  /** Asked with every address before it is connected to: see `PoolOptions.allowAddress`. Default: all. */
+  readonly allowAddress?: AddressCheck
 }
 
 /**
@@ -44,6 +47,7 @@ export function httpProxyTransport(options?: HttpProxyTransportOptions): Transpo
     'maxConnections',
     'maxHeaderSize',
     'localAddress',
+    'allowAddress',
   ])
   if (given.localAddress !== undefined && isIP(given.localAddress) === 0) read.problem('localAddress', given.localAddress, 'an IP address')
   const settings: ConnectionSettings = {
@@ -52,6 +56,7 @@ export function httpProxyTransport(options?: HttpProxyTransportOptions): Transpo
     maxConnections: read.number('maxConnections', given.maxConnections, 256, { min: 1, max: 65_535, integer: true }),
     maxHeaderSize: read.size('maxHeaderSize', given.maxHeaderSize, 65_536, { min: 1024 }),
     localAddress: given.localAddress,
+    allowAddress: read.optionalFunction('allowAddress', given.allowAddress),
   }
   read.check()
 

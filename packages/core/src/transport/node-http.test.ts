@@ -16,6 +16,7 @@ const settings: ConnectionSettings = {
   maxConnections: 256,
   maxHeaderSize: 65_536,
   localAddress: undefined,
+  allowAddress: undefined,
 }
 
 /** Sends each request in turn; resolves with what arrived, and on how many connections. */

@@ -1,6 +1,7 @@
 /** TLS towards upstreams, the same options for every transport. Verification is on; switching it off has a name that one must type. */
 import type { ConnectionOptions } from 'node:tls'
 import type { OptionReader } from '../options.ts'
+import type { Upstream } from '../upstream.ts'
 
 export interface UpstreamTlsOptions {
   /** Certificate authorities to trust instead of the built-in ones, PEM. */
@@ -8,10 +9,15 @@ export interface UpstreamTlsOptions {
   /** Client certificate and key, PEM. */
   readonly cert?: string | Buffer
   readonly key?: string | Buffer
-  /** SNI and expected certificate name. Default: the upstream's host name. */
+  /** SNI and expected certificate name, for all upstreams. Default: the upstream's `host`, or the host name of its URL. */
   readonly servername?: string
   /** Accept any certificate. Anyone on the path can then read and change everything; warns once per process. Default false. */
   readonly insecure?: boolean
+}
+
+/** The name without its port that `upstream` is asked for and must prove. @param servername of the options: one for all upstreams */
+export function serverNameOf(upstream: Upstream, servername: string | undefined): string {
+  return servername ?? upstream.host?.replace(/:\d+$/, '') ?? upstream.url.hostname.replace(/^\[|\]$/g, '')
 }
 
 let warned = false

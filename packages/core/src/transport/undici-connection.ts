@@ -8,10 +8,11 @@ import { isIP, type Socket } from 'node:net'
 import { buildConnector, Client, type Dispatcher } from 'undici'
 import { ProxyError } from '../errors.ts'
 import type { Upstream } from '../upstream.ts'
+import { type AddressCheck, checkedLookup, refusedAddress } from './address-check.ts'
 import { BodyStream } from './body-stream.ts'
 import { toProxyError } from './connect-error.ts'
 import type { Deadlines } from './deadlines.ts'
-import type { readTlsOptions } from './tls.ts'
+import { type readTlsOptions, serverNameOf } from './tls.ts'
 import type { ResponseSink, UpstreamRequest } from './transport.ts'
 import { UndiciCall } from './undici-call.ts'
 import { WireFilter } from './wire-filter.ts'
@@ -22,6 +23,7 @@ export interface UndiciSettings {
   readonly maxRequests: number
   readonly maxHeaderSize: number
   readonly localAddress: string | undefined
+  readonly allowAddress: AddressCheck | undefined
   readonly tls: ReturnType<typeof readTlsOptions>
 }
 
@@ -42,8 +44,7 @@ export class FreeList {
     this.deadlines = deadlines
     const { url } = upstream
     this.origin = url.protocol === 'unix:' ? 'http://localhost' : url.origin
-    const hostname = url.hostname.replace(/^\[|\]$/g, '')
-    this.servername = settings.tls.servername ?? (hostname || 'localhost')
+    this.servername = serverNameOf(upstream, settings.tls.servername) || 'localhost'
     this.#settings = settings
   }
 
@@ -105,17 +106,20 @@ export class UndiciConnection {
   broken: Error | undefined = undefined
   readonly #client: Client
   readonly #options: DispatchOptions
+  readonly #allowAddress: AddressCheck | undefined
   #connectTimeout = 0
   /** The socket until it is connected: undici would leave it trying when the client is destroyed. */
   #connecting: Socket | undefined = undefined
 
   constructor(list: FreeList, settings: UndiciSettings) {
     this.list = list
+    this.#allowAddress = settings.allowAddress
     const { url } = list.upstream
     const connect = buildConnector({
       ...settings.tls.connect,
       ...(url.protocol === 'unix:' ? { socketPath: decodeURIComponent(url.pathname) } : null),
       ...(settings.localAddress === undefined ? null : { localAddress: settings.localAddress }),
+      ...(settings.allowAddress === undefined ? null : { lookup: checkedLookup(settings.allowAddress) }),
       allowH2: false,
       // The port's own timer covers connecting, since the limit is the request's and not the connection's.
       timeout: 0,
@@ -190,6 +194,11 @@ export class UndiciConnection {
     const limit = this.#connectTimeout
     let timer: NodeJS.Timeout | undefined
     this.served = 0
+    const refused = refusedAddress(this.list.upstream, this.#allowAddress)
+    if (refused !== undefined) {
+      process.nextTick(callback, refused, null)
+      return
+    }
     const socket = connect({ ...options, servername: isIP(this.list.servername) === 0 ? this.list.servername : '' }, (error, connected) => {
       clearTimeout(timer)
       this.#connecting = undefined

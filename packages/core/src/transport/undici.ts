@@ -9,6 +9,7 @@
 import { isIP } from 'node:net'
 import { type Duration, OptionReader, type Size } from '../options.ts'
 import type { Upstream } from '../upstream.ts'
+import type { AddressCheck } from './address-check.ts'
 import { Deadlines } from './deadlines.ts'
 import { upgradeWithHttpProxy } from './http-proxy-upgrade.ts'
 import { nodeHttp } from './node-http.ts'
@@ -28,6 +29,8 @@ export interface UndiciTransportOptions {
   readonly maxHeaderSize?: Size
   /** Local address to connect from. */
   readonly localAddress?: string
+  /** Asked with every address before it is connected to: see `PoolOptions.allowAddress`. Default: all. */
+  readonly allowAddress?: AddressCheck
 }
 
 /** @throws OptionsError */
@@ -40,6 +43,7 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
     'maxRequests',
     'maxHeaderSize',
     'localAddress',
+    'allowAddress',
   ])
   const settings: UndiciSettings = {
     keepAliveTimeout: read.duration('keepAliveTimeout', given.keepAliveTimeout, 4000, { min: 1 }),
@@ -47,6 +51,7 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
     maxRequests: read.number('maxRequests', given.maxRequests, 0, { min: 0, integer: true }),
     maxHeaderSize: read.size('maxHeaderSize', given.maxHeaderSize, 65_536, { min: 1024 }),
     localAddress: given.localAddress,
+    allowAddress: read.optionalFunction('allowAddress', given.allowAddress),
     tls: readTlsOptions(given.tls, read.at('tls')),
   }
   if (given.localAddress !== undefined && isIP(given.localAddress) === 0) read.problem('localAddress', given.localAddress, 'an IP address')

@@ -133,9 +133,12 @@ function plainUpstream(url: string): Upstream {
   return {
     id: url,
     url: new URL(url),
+    host: undefined,
     weight: 1,
+    configuredWeight: 1,
     priority: 0,
     state: 'up',
+    degraded: false,
     inflight: 0,
     maxConcurrent: Number.POSITIVE_INFINITY,
     full: false,
