@@ -70,8 +70,9 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
 
   /** The upstream's deadline to leave has passed. */
   cut(): void {
-    const { tunnel } = this.#exchange
-    if (tunnel === undefined) this.cancel(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+    const { tunnel, hedge } = this.#exchange
+    if (hedge?.contested === true) this.lose(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+    else if (tunnel === undefined) this.cancel(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
     else tunnel.destroy(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
   }
 
@@ -99,7 +100,8 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   }
 
   onInterim(status: number, headers: string[]): void {
-    if (this.#mode === 'waiting') this.#exchange.core.relayInterim(this.#exchange, status, headers)
+    if (this.#mode === 'waiting' && this.#exchange.hedge?.contested !== true)
+      this.#exchange.core.relayInterim(this.#exchange, status, headers)
   }
 
   onHead(status: number, reason: string, headers: string[]): void {
@@ -109,6 +111,13 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.headMs = exchange.core.clock.now() - this.startedAt
     this.status = status
     if (route.pool.watchesHeads) route.pool.onHead(this.upstream, status, headers)
+    if (exchange.hedge !== undefined) {
+      if (route.retry.statuses?.has(status) === true && exchange.hedge.leave(this)) {
+        this.#putAside(status, reason, headers)
+        return
+      }
+      exchange.hedge?.won(this)
+    }
     if (route.retry.statuses?.has(status) === true && this.#retryStatus(route, status, reason, headers)) return
     exchange.incoming?.commit()
     exchange.stash = undefined
@@ -196,7 +205,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     if (exchange.finished) return
     switch (mode) {
       case 'waiting':
-        this.#retryError(error)
+        if (exchange.hedge?.leave(this) !== true) this.#retryError(error)
         return
       case 'stashing':
       case 'discarding':
@@ -282,6 +291,13 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     retryAfter(exchange, !route.pool.allTried(exchange) ? 0 : backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
   }
 
+  /** The client gets this only if nothing better comes. */
+  #putAside(status: number, reason: string, headers: string[]): void {
+    this.#stash = new Stash(status, reason, headers, this.upstream)
+    this.#exchange.stash = this.#stash
+    this.#mode = 'stashing'
+  }
+
   #retryStatus(route: CompiledRoute, status: number, reason: string, headers: string[]): boolean {
     const exchange = this.#exchange
     if (exchange.kind === 'upgrade' || !isRepeatable(exchange, route)) return false
@@ -289,9 +305,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     if (asked !== undefined && asked > route.retry.maxRetryAfter) return false
     if (!takeRetry(exchange, route)) return false
     exchange.tried = [...exchange.tried, this.upstream]
-    this.#stash = new Stash(status, reason, headers, this.upstream)
-    exchange.stash = this.#stash
-    this.#mode = 'stashing'
+    this.#putAside(status, reason, headers)
     retryAfter(exchange, asked ?? backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
     return true
   }

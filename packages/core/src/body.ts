@@ -11,6 +11,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
+import { stageError } from './pipeline.ts'
 import { ReplayBuffer } from './replay.ts'
 import type { BodyTap } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
@@ -93,6 +94,7 @@ export class IncomingBody implements RequestBody {
   #flowing = false
   #committed = false
   #replaying = false
+  #taps: BodyTap[] | undefined
 
   constructor(
     req: IncomingMessage,
@@ -115,6 +117,33 @@ export class IncomingBody implements RequestBody {
     // HTTP/2 bytes wait in the stream behind the request.
     const source = (this.#req as { stream?: { readableLength: number } }).stream ?? this.#req
     return source.readableLength > 0
+  }
+
+  /** `tap` sees every byte once, whatever is retried. */
+  tap(tap: BodyTap): void {
+    this.#taps ??= []
+    this.#taps.push(tap)
+  }
+
+  #tell(chunk: Buffer): boolean {
+    try {
+      for (const tap of this.#taps ?? []) tap.onChunk?.(chunk)
+      return true
+    } catch (cause) {
+      this.#taps = undefined
+      this.#fail(stageError('tapRequest', cause))
+      return false
+    }
+  }
+
+  #tellEnd(complete: boolean): void {
+    const taps = this.#taps ?? []
+    this.#taps = undefined
+    try {
+      for (const tap of taps) tap.onEnd?.(complete)
+    } catch (cause) {
+      this.#fail(stageError('tapRequest', cause))
+    }
   }
 
   /** True while a further attempt could be given the whole body. */
@@ -207,6 +236,7 @@ export class IncomingBody implements RequestBody {
         this.#fail(new ProxyError('ERR_BODY_TOO_LARGE'))
         return
       }
+      if (this.#taps !== undefined && !this.#tell(chunk)) return
       if (!this.#committed) this.#replay.push(chunk)
       const reader = this.#reader
       if (reader === undefined || this.#cursor >= 0) return
@@ -217,6 +247,8 @@ export class IncomingBody implements RequestBody {
       }
     })
     req.on('end', () => {
+      this.#tellEnd(true)
+      if (this.#error !== undefined) return
       this.#ended = true
       if (this.#cursor < 0) this.#reader?.onEnd(trailersOf(req))
     })
@@ -231,6 +263,7 @@ export class IncomingBody implements RequestBody {
   #fail(error: Error): void {
     if (this.#error !== undefined || this.#ended) return
     this.#error = error
+    this.#tellEnd(false)
     const reader = this.#reader
     this.#reader = undefined
     reader?.onError(error)

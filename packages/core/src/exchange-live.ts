@@ -11,13 +11,14 @@ import type { ProxyError } from './errors.ts'
 import type { Exchange, ExchangeLocals } from './exchange.ts'
 import type { Connection } from './forwarded.ts'
 import { HeaderList } from './headers.ts'
+import type { Hedge } from './hedge.ts'
 import { stageError } from './pipeline.ts'
 import type { ProxyCore } from './proxy.ts'
 import type { Waiter } from './queue.ts'
 import { isHttp2, type RequestFacts } from './request-check.ts'
 import type { Stash } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
-import type { Hooks } from './stage.ts'
+import type { BodyTap, Hooks } from './stage.ts'
 import type { Tunnel } from './upgrade.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -52,12 +53,16 @@ export class LiveExchange implements Exchange, PumpEvents {
   /** Status that was, or is to be, answered. */
   status: number = 0
   body: RequestBody | undefined = undefined
+  /** Who wants to see the request's body. */
+  requestTaps: BodyTap[] | undefined = undefined
   /** The same body, when it streams from the client. */
   incoming: IncomingBody | undefined = undefined
   /** Replaced, not pushed to: a list of one is a quarter of the size of a list that may grow, and most exchanges need no second try. */
   attempts: readonly Attempt[] = noAttempts
   attempt: Attempt | undefined = undefined
   pump: ResponsePump | undefined = undefined
+  /** Tries that run side by side, until one of them has won. */
+  hedge: Hedge | undefined = undefined
   stash: Stash | undefined = undefined
   waiter: Waiter | undefined = undefined
   /** Back-off or deadline handles. */
@@ -109,6 +114,11 @@ export class LiveExchange implements Exchange, PumpEvents {
       if (this.finished) this.#abort.abort(this.error)
     }
     return this.#abort.signal
+  }
+
+  tapRequest(tap: BodyTap): void {
+    this.requestTaps ??= []
+    this.requestTaps.push(tap)
   }
 
   // PumpEvents

@@ -9,6 +9,7 @@ import { BufferedBody, IncomingBody } from './body.ts'
 import { consumedBody } from './consumed-body.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
+import { hedgeFor } from './hedge.ts'
 import { stageError } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
 import { respondStash } from './response.ts'
@@ -27,6 +28,8 @@ export function startForwarding(exchange: LiveExchange): void {
     core.fail(exchange, ProxyError.is(error) ? error : new ProxyError('ERR_BODY_CONSUMED', { cause: error }))
     return
   }
+  for (const tap of exchange.requestTaps ?? []) exchange.incoming?.tap(tap)
+  if (route.retry.hedge !== undefined) exchange.hedge = hedgeFor(exchange, route)
   if (exchange.incoming === undefined) nextAttempt(exchange, 0)
   // Body bytes that came in one packet with the head are there when this tick is over, and not before.
   else
@@ -47,7 +50,7 @@ function openBody(exchange: LiveExchange, route: CompiledRoute): void {
     return
   }
   exchange.incoming = new IncomingBody(req, facts.length, facts.announcesTrailers, route.maxBodySize, route.retry.replayBuffer, (error) => {
-    if (ProxyError.is(error) && error.code === 'ERR_BODY_TOO_LARGE') cutShort(exchange, error)
+    if (ProxyError.is(error) && (error.code === 'ERR_BODY_TOO_LARGE' || error.code === 'ERR_STAGE')) cutShort(exchange, error)
     // Answered already: what becomes of the rest of the upload, the response's own end will tell.
     else if (!exchange.pumped) core.clientGone(exchange)
   })
@@ -100,7 +103,8 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
   else exchange.waiter = waiter
 }
 
-function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, queuedMs: number): void {
+/** @param upstream taken from the pool for this try */
+export function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, queuedMs: number): void {
   const attempt = new Attempt(exchange, upstream, queuedMs)
   exchange.attempts = exchange.attempts.length === 0 ? [attempt] : [...exchange.attempts, attempt]
   exchange.attempt = attempt
@@ -119,6 +123,7 @@ function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, 
     exchange.owesContinue = false
     exchange.res.writeContinue()
   }
+  exchange.hedge?.add(attempt)
   const { transport } = route.pool
   if (exchange.kind === 'request')
     transport.send(

@@ -371,15 +371,15 @@ export class LivePool implements Pool, HealthTarget {
 
   /**
    * Chooses and takes an upstream: affinity first, then the balancer, then, for a retry, whoever is left anywhere. Undefined when nobody is
-   * pickable now. Every upstream returned must be given to `release` once.
+   * pickable now. @param lastResort false: a retry may not look beyond what the balancer offers. Every upstream returned must be given to `release` once.
    */
-  pick(exchange: Exchange): Upstream | undefined {
+  pick(exchange: Exchange, lastResort = true): Upstream | undefined {
     let by: ChoiceBy = 'affinity'
     let upstream: Upstream | undefined = exchange.affinity === undefined ? undefined : this.#wanted(exchange, exchange.affinity)
     if (upstream === undefined) {
       by = 'balancer'
       upstream = this.#balancer.pick(exchange)
-      if (upstream === undefined && exchange.tried.length > 0) {
+      if (upstream === undefined && lastResort && exchange.tried.length > 0) {
         by = 'last-resort'
         upstream = this.#lastResort(exchange)
       }

@@ -279,6 +279,7 @@ export class ProxyCore implements StageSink {
   /** The exchange cannot succeed. Nothing was sent: answer; else break off. */
   fail(exchange: LiveExchange, error: ProxyError): void {
     if (exchange.finished) return
+    exchange.hedge?.stop(error)
     if (exchange.answered) {
       this.breakOff(exchange, error)
       return
@@ -343,6 +344,7 @@ export class ProxyCore implements StageSink {
       exchange.error = new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream })
       exchange.status = 499
     }
+    exchange.hedge?.stop(exchange.error)
     exchange.attempt?.cancelQuietly(exchange.error)
     exchange.pump?.abort()
     if (exchange.kind === 'upgrade') exchange.socket?.destroy()

@@ -107,6 +107,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     affinity: undefined,
     hashKey: options.hashKey,
     locals: {},
+    tapRequest: () => {},
   }
 }
 
