@@ -103,6 +103,10 @@ export class LiveExchange implements Exchange, PumpEvents {
     this.startedAt = startedAt
   }
 
+  get hasBody(): boolean {
+    return this.facts?.hasBody === true
+  }
+
   get locals(): ExchangeLocals {
     this.#locals ??= {}
     return this.#locals

@@ -18,6 +18,8 @@ export interface Exchange {
   readonly kind: 'request' | 'upgrade'
   readonly req: IncomingMessage
   readonly method: string
+  /** The request has a body, or announces one. */
+  readonly hasBody: boolean
   /** Origin-form target, byte-exact unless a stage rewrites it. */
   url: string
   /** Copy-on-write over the raw fields: case, order and duplicates survive. */

@@ -96,6 +96,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     kind: 'request',
     req,
     method,
+    hasBody: false,
     url,
     headers: new HeaderList([]),
     clientIp: options.clientIp ?? '192.0.2.1',
