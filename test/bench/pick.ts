@@ -9,8 +9,25 @@
  * Run it after a build: `node test/bench/pick.ts`, or with the name of one strategy: `node test/bench/pick.ts ipHash`.
  */
 import { cpus } from 'node:os'
-import { ipHash, leastConnections, powerOfTwo, random, roundRobin } from '@weir/balancer'
-import type { Balancer, Exchange } from '@weir/core'
+import {
+  boundedLoad,
+  fallback,
+  hash,
+  ipHash,
+  ketama,
+  leastConnections,
+  leastTime,
+  locality,
+  maglev,
+  peakEwma,
+  powerOfTwo,
+  random,
+  reportedLoad,
+  roundRobin,
+  split,
+  subsets,
+} from '@weir/balancer'
+import { type Balancer, type Exchange, HeaderList } from '@weir/core'
 import { type StubUpstream, seededRandom, stubExchange, stubOutcome, stubUpstream } from '@weir/testing'
 
 const sizes = [10, 1_000, 10_000]
@@ -23,6 +40,27 @@ const strategies: readonly (readonly [string, () => Balancer])[] = [
   ['random', random],
   ['powerOfTwo', powerOfTwo],
   ['ipHash', ipHash],
+  ['hash', () => hash({ key: 'header:x-user' })],
+  ['ketama', () => ketama({ key: 'header:x-user' })],
+  ['maglev', () => maglev({ key: 'header:x-user' })],
+  ['boundedLoad', () => boundedLoad({ key: 'header:x-user' })],
+  ['peakEwma', peakEwma],
+  ['leastTime', leastTime],
+  ['reportedLoad', reportedLoad],
+  ['fallback', () => fallback(hash({ key: 'cookie:uid', missing: 'none' }), random())],
+  ['subsets', () => subsets({ labels: { version: 'header:x-version' }, balancer: () => random() })],
+  [
+    'split',
+    () =>
+      split({
+        key: 'header:x-user',
+        arms: [
+          { weight: 95, labels: { version: '1' } },
+          { weight: 5, labels: { version: '2' } },
+        ],
+      }),
+  ],
+  ['locality', () => locality({ zone: 'a' })],
 ]
 
 const weightings: readonly (readonly [string, (i: number) => number])[] = [
@@ -31,9 +69,19 @@ const weightings: readonly (readonly [string, (i: number) => number])[] = [
   ['all different', (i) => 1 + i],
 ]
 
+/** Three of four are the stable version, and two of four are in the zone of the proxy. */
+const metas = [
+  { version: 1, zone: 'a' },
+  { version: 1, zone: 'b' },
+  { version: 2, zone: 'a' },
+  { version: 1, zone: 'b' },
+]
+
 /** Nanoseconds per pick in the quickest round. */
 function measure(make: () => Balancer, n: number, weight: (i: number) => number): number {
-  const upstreams = Array.from({ length: n }, (_, i) => stubUpstream({ id: `http://10.0.${i >> 8}.${i & 255}:3000`, weight: weight(i) }))
+  const upstreams = Array.from({ length: n }, (_, i) =>
+    stubUpstream({ id: `http://10.0.${i >> 8}.${i & 255}:3000`, weight: weight(i), meta: metas[i & 3] as object }),
+  )
   const outcomes = new Map(upstreams.map((upstream) => [upstream, stubOutcome(upstream)]))
   const [anyOutcome] = [...outcomes.values()]
   const exchanges = clients(1_024)
@@ -69,7 +117,10 @@ function measure(make: () => Balancer, n: number, weight: (i: number) => number)
 function clients(n: number): Exchange[] {
   const draw = seededRandom(1)
   const octet = (): number => Math.floor(draw() * 256)
-  return Array.from({ length: n }, () => stubExchange({ clientIp: `${octet()}.${octet()}.${octet()}.${octet()}` }))
+  return Array.from({ length: n }, () => ({
+    ...stubExchange({ clientIp: `${octet()}.${octet()}.${octet()}.${octet()}` }),
+    headers: new HeaderList(['Host', 'app.test', 'Accept', '*/*', 'X-Version', '1', 'X-User', `user-${octet()}-${octet()}`]),
+  }))
 }
 
 const nothing: Balancer = { name: 'nothing', update: () => undefined, pick: () => undefined }

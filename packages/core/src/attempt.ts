@@ -126,10 +126,10 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     respondUpstream(exchange, this, status, reason, headers)
   }
 
-  onData(chunk: Buffer): void {
+  onData(chunk: Buffer, reclaim?: (chunk: Buffer) => void): void {
     switch (this.#mode) {
       case 'relaying':
-        this.#pump?.write(chunk)
+        this.#pump?.write(chunk, reclaim)
         return
       case 'holding':
         this.#queued ??= []

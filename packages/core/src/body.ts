@@ -286,6 +286,25 @@ export interface PumpEvents {
   onPumpError(error: unknown): void
 }
 
+/** Chunks that a connection has not taken yet. Writes are done in their order, so that one callback serves them all. */
+class Reclaims {
+  readonly #waiting: Buffer[] = []
+  readonly #onWritten: (error?: Error | null) => void
+
+  constructor(reclaim: (chunk: Buffer) => void) {
+    this.#onWritten = (error) => {
+      const chunk = this.#waiting.shift()
+      // After an error the system may still be reading it.
+      if (chunk !== undefined && !error) reclaim(chunk)
+    }
+  }
+
+  after(chunk: Buffer): (error?: Error | null) => void {
+    this.#waiting.push(chunk)
+    return this.#onWritten
+  }
+}
+
 /**
  * Response body to client: one `write` per chunk, or, when the whole body is one chunk, one `end`, so that head and body leave in a single
  * socket write.
@@ -297,6 +316,7 @@ export class ResponsePump {
   protected readonly events: PumpEvents
   protected call: UpstreamCall | undefined
   #held: Buffer | undefined = undefined
+  #reclaims: Reclaims | undefined = undefined
   #remaining: number
   #waiting = false
 
@@ -308,8 +328,8 @@ export class ResponsePump {
     this.#remaining = length
   }
 
-  /** False when the sender should wait; a transport's call is paused besides. */
-  write(chunk: Buffer): boolean {
+  /** False when the sender should wait; a transport's call is paused besides. @param reclaim see `ResponseSink.onData` */
+  write(chunk: Buffer, reclaim?: (chunk: Buffer) => void): boolean {
     this.bytes += chunk.length
     if (this.#remaining === chunk.length) {
       // The whole (rest of the) body: hold it for the end that follows in the same tick, and send both in one write.
@@ -318,9 +338,14 @@ export class ResponsePump {
       return true
     }
     if (this.#remaining > 0) this.#remaining -= chunk.length
-    if (this.res.write(chunk)) return true
+    if (reclaim === undefined ? this.res.write(chunk) : this.#writeAndReclaim(chunk, reclaim)) return true
     this.#throttle()
     return false
+  }
+
+  #writeAndReclaim(chunk: Buffer, reclaim: (chunk: Buffer) => void): boolean {
+    this.#reclaims ??= new Reclaims(reclaim)
+    return this.res.write(chunk, this.#reclaims.after(chunk))
   }
 
   end(trailers: string[] | undefined): void {

@@ -5,6 +5,7 @@
  */
 import { decisions } from './events.ts'
 import type { Exchange } from './exchange.ts'
+import type { LiveExchange } from './exchange-live.ts'
 import type { PoolUpstream, Upstream, UpstreamState } from './upstream.ts'
 
 /**
@@ -62,6 +63,7 @@ export function recordDecision(
   pool: string,
   balancer: string,
   members: readonly PoolUpstream[],
+  usable: readonly PoolUpstream[],
   inUse: readonly PoolUpstream[],
   exchange: Exchange,
   chosen: Upstream | undefined,
@@ -72,7 +74,8 @@ export function recordDecision(
     pool,
     balancer,
     at: performance.now(),
-    attempt: tried.length + 1,
+    // What was tried is forgotten when everybody has been.
+    attempt: ((exchange as Partial<LiveExchange>).attempts?.length ?? tried.length) + 1,
     request: { method, url, clientIp, hashKey, affinity, headers: headers.raw },
     candidates: members.map((member): Candidate => {
       const { id, weight, priority, state, inflight, maxConcurrent, latencyMs, meta, reason } = member
@@ -86,7 +89,7 @@ export function recordDecision(
         maxConcurrent,
         latencyMs,
         meta,
-        excluded: exclusionOf(member, inUse, exchange),
+        excluded: exclusionOf(member, usable, inUse, exchange),
         reason,
       }
     }),
@@ -97,10 +100,15 @@ export function recordDecision(
   decisions.publish(record)
 }
 
-function exclusionOf(member: PoolUpstream, inUse: readonly PoolUpstream[], exchange: Exchange): Exclusion | undefined {
+function exclusionOf(
+  member: PoolUpstream,
+  usable: readonly PoolUpstream[],
+  inUse: readonly PoolUpstream[],
+  exchange: Exchange,
+): Exclusion | undefined {
   if (member.weight === 0) return 'weight'
   if (!inUse.includes(member)) {
-    if (member.state !== 'up') return member.state
+    if (member.state !== 'up' && !usable.includes(member)) return member.state
     return member.degraded ? 'degraded' : 'tier'
   }
   if (exchange.tried.includes(member)) return 'tried'

@@ -129,6 +129,33 @@ describe('readers', () => {
       expect(paths(read)).toEqual(wrong ? ['x'] : [])
     })
 
+  describe('functions', () => {
+    const given = (): number => 1
+    const fallback = (): number => 2
+
+    it('are taken as they are; absent is the fallback, or nothing', () => {
+      const read = new OptionReader('make')
+      expect(read.function('x', given, fallback)).toBe(given)
+      expect(read.function('x', undefined, fallback)).toBe(fallback)
+      expect(read.optionalFunction('x', given)).toBe(given)
+      expect(read.optionalFunction('x', undefined)).toBeUndefined()
+      expect(paths(read)).toEqual([])
+    })
+
+    for (const value of [null, 5, 'random', {}, [given]])
+      it(`${JSON.stringify(value)} is none`, () => {
+        const read = new OptionReader('make')
+        expect(read.at('a').function('x', value, fallback)).toBe(fallback)
+        read.at('b').optionalFunction('x', value as never)
+        expect(paths(read)).toEqual(['a.x', 'b.x'])
+      })
+
+    // The wrong value itself comes back, as if it could be called.
+    it('what is none reads as absent where it may be', () => {
+      expect(new OptionReader('make').optionalFunction('x', 5 as never)).toBeUndefined()
+    })
+  })
+
   for (const value of [null, 5, 'x', true, [], () => {}])
     it(`object: ${String(value)} (${typeof value}) is none, and reads as empty`, () => {
       const read = new OptionReader('make')

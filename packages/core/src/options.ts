@@ -110,6 +110,12 @@ export class OptionReader {
     this.#problems.push({ path: this.path(name), given: show(given), expected })
   }
 
+  /** Takes over the problems of another factory that was given a part of these options; anything else is thrown on. */
+  absorb(error: unknown): void {
+    if (!OptionsError.is(error)) throw error
+    for (const { path, given, expected } of error.problems) this.#problems.push({ path: this.path(path), given, expected })
+  }
+
   /** The options object itself: undefined becomes `{}`; unknown names are problems, since a misspelt option is silently off. */
   object<T extends object>(value: T | undefined, known: readonly string[]): Partial<T> {
     if (value === undefined) return {}
@@ -186,7 +192,9 @@ export class OptionReader {
   }
 
   optionalFunction<F extends (...args: never[]) => unknown>(name: string, value: F | undefined): F | undefined {
-    return value === undefined ? undefined : this.function(name, value, value)
+    if (value === undefined || typeof value === 'function') return value
+    this.problem(name, value, 'a function')
+    return undefined
   }
 
   oneOf<T>(name: string, value: unknown, allowed: readonly T[], fallback: T): T {

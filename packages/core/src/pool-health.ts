@@ -51,8 +51,8 @@ export class PoolHealth implements HealthControl {
   readonly #head: readonly Listening<'onHead'>[] | undefined
   readonly #attempt: readonly Listening<'onAttempt'>[] | undefined
   readonly #openers = new Set<HealthPolicy>()
-  #attached = false
-  #started = false
+  readonly #attached = new Set<HealthPolicy>()
+  readonly #started = new Set<HealthPolicy>()
 
   constructor(pool: HealthTarget, policies: readonly HealthPolicy[]) {
     this.#pool = pool
@@ -68,8 +68,10 @@ export class PoolHealth implements HealthControl {
   // What the pool tells the policies
 
   attach(): void {
-    for (const policy of this.#policies) policy.attach(this)
-    this.#attached = true
+    for (const policy of this.#policies) {
+      policy.attach(this)
+      this.#attached.add(policy)
+    }
   }
 
   /** Something has to be started before the first request. */
@@ -78,14 +80,24 @@ export class PoolHealth implements HealthControl {
   }
 
   async start(): Promise<void> {
-    if (this.#started) return
-    this.#started = true
-    await Promise.all(this.#policies.map((policy) => policy.start?.()))
+    await Promise.all(this.#policies.map((policy) => this.#startOne(policy)))
+  }
+
+  /** One that fails may be started again; none is started twice. */
+  async #startOne(policy: HealthPolicy): Promise<void> {
+    if (policy.start === undefined || this.#started.has(policy)) return
+    this.#started.add(policy)
+    try {
+      await policy.start()
+    } catch (error) {
+      this.#started.delete(policy)
+      throw error
+    }
   }
 
   tell(change: UpstreamChange): void {
-    if (this.#changes === undefined || !this.#attached) return
-    for (const policy of this.#changes) policy.onUpstream(change)
+    if (this.#changes === undefined) return
+    for (const policy of this.#changes) if (this.#attached.has(policy)) policy.onUpstream(change)
   }
 
   admit(exchange: Exchange): ProxyError | undefined {
@@ -114,7 +126,9 @@ export class PoolHealth implements HealthControl {
   }
 
   async close(): Promise<void> {
-    for (const policy of this.#policies) await policy.close?.()
+    const results = await Promise.allSettled(this.#policies.map(async (policy) => policy.close?.()))
+    const failed = results.find((result) => result.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
   }
 
   // HealthControl: what the policies tell the pool

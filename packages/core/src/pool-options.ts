@@ -137,8 +137,7 @@ export function readTransport(given: Partial<PoolOptions>, read: OptionReader): 
       ...(given.allowAddress === undefined ? null : { allowAddress: given.allowAddress }),
     })
   } catch (error) {
-    for (const problem of (error as { problems?: { path: string; given: string; expected: string }[] }).problems ?? [])
-      read.problem(problem.path, problem.given, problem.expected)
+    read.absorb(error)
     return undiciTransport()
   }
 }

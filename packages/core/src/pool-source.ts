@@ -57,7 +57,14 @@ export class SourceReader {
     this.#closed = true
     this.#clock.clearTimeout(this.#pause)
     this.#first.resolve()
-    void this.#iterator?.return?.().catch(() => {})
+    void this.#leave()
+  }
+
+  /** What the source does at its end is its own affair. */
+  async #leave(): Promise<void> {
+    try {
+      await this.#iterator?.return?.()
+    } catch {}
   }
 
   async #read(): Promise<void> {

@@ -146,7 +146,13 @@ export class LivePool implements Pool, HealthTarget {
 
   start(): Promise<void> {
     if (this.#closed) return Promise.resolve()
-    this.#started ??= (this.#source?.start() ?? Promise.resolve()).then(() => (this.#closed ? undefined : this.policies.start()))
+    // As with the proxy: a failure is not for ever.
+    this.#started ??= (this.#source?.start() ?? Promise.resolve())
+      .then(() => (this.#closed ? undefined : this.policies.start()))
+      .catch((error) => {
+        this.#started = undefined
+        throw error
+      })
     return this.#started
   }
 
@@ -161,8 +167,9 @@ export class LivePool implements Pool, HealthTarget {
     this.#members.splice(this.#members.indexOf(upstream), 1)
     this.#sourced.delete(upstream.id)
     upstream.gone = true
+    const from = upstream.state
     this.#setState(upstream, 'draining', 'removed', undefined)
-    this.policies.tell({ upstream, from: upstream.state, to: undefined, reason: 'removed' })
+    this.policies.tell({ upstream, from, to: undefined, reason: 'removed' })
     this.transport.forget?.(upstream)
   }
 
@@ -313,8 +320,15 @@ export class LivePool implements Pool, HealthTarget {
     const { verdicts } = upstream
     const state: UpstreamState =
       upstream.draining || verdicts?.draining !== undefined ? 'draining' : verdicts?.down === undefined ? 'up' : 'down'
-    if (state === upstream.state) return
-    this.#setState(upstream, state, reason, error)
+    if (state === upstream.state) {
+      // What it is down for, and whether that spares the last, may have changed all the same.
+      if (state === 'down') {
+        upstream.reason = verdicts?.down?.reason
+        this.refresh()
+      }
+      return
+    }
+    this.#setState(upstream, state, state === 'down' ? (verdicts?.down?.reason ?? reason) : reason, error)
     this.refresh()
   }
 
@@ -384,7 +398,8 @@ export class LivePool implements Pool, HealthTarget {
         upstream = this.#lastResort(exchange)
       }
     }
-    if (decisions.hasSubscribers) recordDecision(this.name, this.#balancer.name, this.#members, this.#inUse, exchange, upstream, by)
+    if (decisions.hasSubscribers)
+      recordDecision(this.name, this.#balancer.name, this.#members, this.#usable, this.#inUse, exchange, upstream, by)
     if (upstream === undefined) return undefined
     ;(upstream as PoolUpstream).inflight++
     this.#inflight++
@@ -516,9 +531,12 @@ export class LivePool implements Pool, HealthTarget {
     if (this.#closed) return
     this.#closed = true
     this.#source?.close()
-    await this.policies.close()
     this.#queue?.fail(() => new ProxyError('ERR_DRAINING'))
-    if (this.#ownsTransport) await this.transport.close?.()
+    try {
+      await this.policies.close()
+    } finally {
+      if (this.#ownsTransport) await this.transport.close?.()
+    }
   }
 }
 

@@ -100,6 +100,36 @@ describe('mistakes', () => {
   ]
   for (const [what, options, expected] of rows) it(what, () => expect(paths(options).toSorted()).toEqual(expected.toSorted()))
 
+  const more: [what: string, options: unknown, paths: string[]][] = [
+    ['an address check that is none', { upstreams, allowAddress: '10.0.0.0/8' }, ['allowAddress']],
+    ['an address check beside a transport that has its own', { ...pool, allowAddress: () => true }, ['allowAddress']],
+    ['TLS beside a transport that has its own', { ...pool, tls: {} }, ['tls']],
+    [
+      'TLS and an address check of a route',
+      { routes: [{ pool: { ...pool, tls: {}, allowAddress: () => true } }] },
+      ['routes[0].pool.tls', 'routes[0].pool.allowAddress'],
+    ],
+    ['an address check of a route that is none', { routes: [{ pool: { upstreams, allowAddress: 5 } }] }, ['routes[0].pool.allowAddress']],
+    ['upstreams that are neither a list nor a source', { upstreams: 'http://a.test', transport }, ['upstreams']],
+    ['health that is no list', { ...pool, health: { attach() {} } }, ['health']],
+    ['health that is no policy', { ...pool, health: [{ name: 'x' }] }, ['health']],
+    ['a host that is none', { upstreams: [{ url: 'https://10.0.0.1', host: 'https://app.internal' }], transport }, ['upstreams[0].host']],
+    ['randomness of a pool', { routes: [{ pool: { ...pool, random: 0.5 } }] }, ['routes[0].pool.random']],
+    ['the options of a pool beside one', { pool: createPool(pool), tls: {}, allowAddress: () => true }, ['tls', 'allowAddress']],
+  ]
+  for (const [what, options, expected] of more) it(what, () => expect(paths(options).toSorted()).toEqual(expected.toSorted()))
+
+  // It is shown by the transport, and then once more as a text.
+  it('in the default transport show what was given as it was given', () => {
+    let problems: OptionsError['problems'] = []
+    try {
+      readProxyOptions({ upstreams, allowAddress: 5 } as never)
+    } catch (error) {
+      problems = (error as OptionsError).problems
+    }
+    expect(problems).toMatchObject([{ path: 'allowAddress', given: '5' }])
+  })
+
   it('of the whole proxy are told where they stand, and once, however many routes inherit them', () => {
     const outer = {
       timeouts: { head: 'soon' },
@@ -198,6 +228,41 @@ describe('the whole', () => {
     expect(routes.map(({ name }) => name)).toEqual(['route0', 'default'])
     expect(routes[1]?.pool).toBe(defaultPool)
     expect(ownPools).toHaveLength(2)
+  })
+
+  it('lists every pool that a route may use, once, and gives its own chance and time to those it makes', () => {
+    const shared = createPool(pool)
+    const random = (): number => 0.5
+    const clock = { now: () => 5, setTimeout: () => 0, clearTimeout: () => {} }
+    const { pools, ownPools, defaultPool } = settings({
+      ...pool,
+      random,
+      clock,
+      routes: [
+        { match: { path: '/a' }, pool: shared },
+        { match: { path: '/b' }, pool: shared },
+        { match: { path: '/c' }, pool },
+      ],
+    })
+    expect(pools).toHaveLength(3)
+    expect(pools).toContain(shared)
+    expect(pools).toContain(defaultPool)
+    for (const own of ownPools) expect([own.random, own.clock]).toEqual([random, clock])
+    expect((shared as (typeof pools)[0]).random).not.toBe(random)
+  })
+
+  it('takes a source in place of a list, of its own and of a route', () => {
+    const source = { async *[Symbol.asyncIterator]() {} }
+    const { pools } = settings({
+      upstreams: source,
+      transport,
+      routes: [{ match: { path: '/a' }, pool: { upstreams: source, transport } }],
+    })
+    expect(pools.map(({ startable, upstreams: members }) => [startable, members])).toEqual([
+      [true, []],
+      [true, []],
+    ])
+    expect(settings(pool).pools.map(({ startable }) => startable)).toEqual([false])
   })
 
   it('does not own a pool that was made outside', () => {

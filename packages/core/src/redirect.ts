@@ -12,6 +12,8 @@ export interface PublicFace {
   readonly prefix: string
   /** Authority of the upstream in lower case, port included when not the default. */
   readonly authority: string
+  /** Where it listens, when it goes by another name. */
+  readonly address?: string
 }
 
 const absolute = /^(https?):\/\/([^/?#]*)(.*)$/i
@@ -19,7 +21,8 @@ const absolute = /^(https?):\/\/([^/?#]*)(.*)$/i
 export function rewriteUrl(value: string, face: PublicFace): string {
   const match = absolute.exec(value)
   if (match !== null) {
-    if (face.host === undefined || plainAuthority(match[1] as string, match[2] as string) !== face.authority) return value
+    const authority = plainAuthority(match[1] as string, match[2] as string)
+    if (face.host === undefined || (authority !== face.authority && authority !== face.address)) return value
     return `${face.proto}://${face.host}${publicPath(match[3] as string, face)}`
   }
   return value.charCodeAt(0) === 0x2f && value.charCodeAt(1) !== 0x2f ? publicPath(value, face) : value

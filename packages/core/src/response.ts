@@ -229,6 +229,7 @@ function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpst
     base: upstream.base + route.addPrefix,
     prefix: route.stripPrefix,
     authority: upstream.authority.toLowerCase(),
+    address: upstream.url.host,
   }
 }
 

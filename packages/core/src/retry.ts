@@ -201,7 +201,7 @@ function readBudget(
   )
 }
 
-const resetCodes: ReadonlySet<ErrorCode> = new Set(['ERR_UPSTREAM_RESET'])
+const resetCodes: ReadonlySet<ErrorCode> = new Set(['ERR_UPSTREAM_RESET', 'ERR_UPSTREAM_DOWN'])
 
 /** Is this failure one that the policy retries, given whether the request may be processed twice? Body and budget are the caller's to check. */
 export function retriesError(policy: RetryPolicy, error: ProxyError, sent: boolean, repeatable: boolean): boolean {

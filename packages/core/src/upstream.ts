@@ -150,7 +150,10 @@ export class PoolUpstream implements Upstream {
   }
 }
 
-const hostPattern = /^[a-z0-9._-]+(?::\d{1,5})?$/i
+function isHost(value: unknown): boolean {
+  const match = typeof value === 'string' ? /^[a-z0-9._-]+(?::(\d{1,5}))?$/i.exec(value) : null
+  return match !== null && Number(match[1] ?? 0) <= 65_535
+}
 
 const upstreamKeys = ['url', 'id', 'host', 'weight', 'priority', 'backup', 'maxConcurrent', 'meta']
 
@@ -169,7 +172,7 @@ export function parseUpstream(input: unknown, read: OptionReader, maxConcurrent:
   const weight = read.number('weight', given.weight, 1, { min: 0, max: 65_535, integer: true })
   const limit = read.number('maxConcurrent', given.maxConcurrent, maxConcurrent, { min: 1 })
   if (given.id !== undefined && (typeof given.id !== 'string' || given.id === '')) read.problem('id', given.id, 'a non-empty string')
-  if (given.host !== undefined && !(typeof given.host === 'string' && hostPattern.test(given.host)))
+  if (given.host !== undefined && !isHost(given.host))
     read.problem('host', given.host, "a host name with or without a port, such as 'app.internal:8443'")
   if (given.meta !== undefined && (typeof given.meta !== 'object' || given.meta === null)) read.problem('meta', given.meta, 'an object')
   if (url === undefined) return undefined

@@ -53,7 +53,11 @@ export interface ResponseSink {
   onInterim(status: number, headers: string[]): void
   /** The final head; flat list with case, order and duplicates as received, latin1; it is the sink's to keep and change. Once. */
   onHead(status: number, reason: string, headers: string[]): void
-  onData(chunk: Buffer): void
+  /**
+   * The chunk is the sink's to keep. When `reclaim` is given, calling it with the chunk, once, says that nothing refers to its memory any more and
+   * that it may be read into again; never calling it is fine.
+   */
+  onData(chunk: Buffer, reclaim?: (chunk: Buffer) => void): void
   /** The message is complete. Trailers as a flat list, undefined when there are none. Ends the call, as `onError` does; one of them, once. */
   onEnd(trailers: string[] | undefined): void
   onError(error: ProxyError): void

@@ -68,8 +68,12 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     this.#timer?.refresh()
     filter.paused = false
     this.#controller?.resume()
-    // The parser was not paused if the body goes past it: then nobody but us asks for more.
-    if (filter.direct) socket?.emit('readable')
+    // The parser was not paused if the body goes past it: then nobody but us asks for more. First of what is in the socket's buffer; then of the
+    // connection itself, because the buffer, past which bytes have gone, takes itself for one that still waits.
+    if (filter.direct) {
+      socket?.emit('readable')
+      if (!this.#paused) socket?._read(0)
+    }
   }
 
   onBodySent(): void {
@@ -163,11 +167,11 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     this.onDirect(chunk)
   }
 
-  onDirect(chunk: Buffer): void {
+  onDirect(chunk: Buffer, reclaim?: (chunk: Buffer) => void): void {
     if (this.aborted) return
     this.ticks = 0
     this.#timer?.refresh()
-    this.#sink.onData(chunk)
+    this.#sink.onData(chunk, reclaim)
   }
 
   onResponseEnd(controller: Dispatcher.DispatchController): void {

@@ -117,6 +117,8 @@ export class UndiciConnection {
     const { url } = list.upstream
     const connect = buildConnector({
       ...settings.tls.connect,
+      // Over TLS it is the decrypted bytes that count, which come out of OpenSSL in pieces of 16 KiB and smaller.
+      ...(url.protocol === 'https:' ? null : { onread: this.filter.onread }),
       ...(url.protocol === 'unix:' ? { socketPath: decodeURIComponent(url.pathname) } : null),
       ...(settings.localAddress === undefined ? null : { localAddress: settings.localAddress }),
       ...(settings.allowAddress === undefined ? null : { lookup: checkedLookup(settings.allowAddress) }),

@@ -10,10 +10,11 @@
  */
 import type { Socket } from 'node:net'
 import { InterimFilter } from './interim.ts'
+import { copyOf, giveSlab, scratch, takeSlab } from './read-memory.ts'
 
 export interface DirectSink {
-  /** Bytes of the body, in order, without a detour. */
-  onDirect(chunk: Buffer): void
+  /** Bytes of the body, in order, without a detour. @param reclaim see `ResponseSink.onData` */
+  onDirect(chunk: Buffer, reclaim?: (chunk: Buffer) => void): void
 }
 
 /** From this many bytes on. Below it the detour costs less than finding out. */
@@ -37,13 +38,41 @@ export class WireFilter {
   #direct = 0
   /** Body bytes that came in one chunk with the head. */
   #rest: Buffer | undefined
+  #socket: Socket | undefined
+  #memory: Buffer = scratch
 
   /** Puts itself between `socket` and whoever calls its `read`. */
   attach(socket: Socket): void {
+    this.#socket = socket
     const read = socket.read
     const next = (): Buffer | null => read.call(socket)
     // Node itself calls `read(0)` to start reading and drops what that returns: it must not take anything.
     socket.read = (size?: number) => (size === 0 ? read.call(socket, 0) : this.#read(next))
+  }
+
+  /**
+   * For `net.connect`: what is read goes past the socket's buffer where it goes past the parser, since there every chunk would fill it, which stops
+   * the reading and starts it again. The rest is pushed into the socket as node would have done.
+   */
+  get onread(): { buffer(): Buffer; callback(bytes: number, buffer: Uint8Array): boolean } {
+    return {
+      buffer: () => {
+        this.#memory = this.#direct > 0 ? takeSlab() : scratch
+        return this.#memory
+      },
+      callback: (bytes, buffer) => this.#onRead(bytes, buffer),
+    }
+  }
+
+  #onRead(bytes: number, buffer: Uint8Array): boolean {
+    const socket = this.#socket as Socket
+    if (this.#direct === 0 || this.paused || this.#rest !== undefined || socket.readableLength > 0)
+      return socket.push(copyOf(buffer, bytes))
+    const length = Math.min(bytes, this.#direct)
+    this.#direct -= length
+    if (this.#memory === scratch) this.#sink?.onDirect(copyOf(buffer, length))
+    else this.#sink?.onDirect(this.#memory.subarray(0, length), giveSlab)
+    return length === bytes ? !this.paused : socket.push(copyOf(buffer.subarray(length), bytes - length))
   }
 
   /** A request goes out: the next bytes are a response head. @param mayHaveBody false for HEAD */
