@@ -9,6 +9,8 @@ export default defineConfig({
     alias: {
       '@weir/core': source('core'),
       '@weir/balancer': source('balancer'),
+      '@weir/health': source('health'),
+      '@weir/discovery': source('discovery'),
       '@weir/testing': source('testing'),
     },
   },
