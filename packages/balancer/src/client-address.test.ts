@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { hashAddress, hashText, mix } from './client-address.ts'
+import { hashAddress } from './client-address.ts'
+import { hashText, mix } from './text-hash.ts'
 
 /** The one spelling that RFC 5952 allows, by the platform's own parser. */
 const canonical = (address: string): string => new URL(`http://[${address}]`).hostname.slice(1, -1)

@@ -6,11 +6,9 @@
  * parsed; by hand and one character at a time, because splitting would allocate for every request. Core has seen to it that the text is an
  * address. Anything else gets a hash too, only not a meaningful one.
  */
+import { hashText, mix, stir } from './text-hash.ts'
 
-/**
- * 32 bits, spread evenly. Signed, as all hashes here: numbers from 2^31 on are objects to the engine when a function returns them, and a pick must
- * not allocate.
- */
+/** @param ipv6Prefix leading bits that count, 1 to 128 @returns 32 bits, signed */
 export function hashAddress(address: string, ipv6Prefix: number): number {
   if (!address.includes(':')) return hashText(address, 0)
   parse(address)
@@ -20,26 +18,6 @@ export function hashAddress(address: string, ipv6Prefix: number): number {
     hash = stir(hash, bits >= 16 ? group : group & (0xffff << (16 - bits)))
   }
   return mix(hash)
-}
-
-/** 32 bits of the text's UTF-16 units; another `seed` is another hash function. */
-export function hashText(text: string, seed: number): number {
-  let hash = seed
-  for (let i = 0; i < text.length; i++) hash = stir(hash, text.charCodeAt(i))
-  return mix(hash)
-}
-
-/** Each bit of the input changes about half of the output's: the finaliser of MurmurHash3 (A. Appleby, public domain). */
-export function mix(value: number): number {
-  let hash = value
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85eb_ca6b)
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2_ae35)
-  return hash ^ (hash >>> 16)
-}
-
-function stir(hash: number, unit: number): number {
-  const product = Math.imul(hash ^ unit, 0x9e37_79b1)
-  return (product << 13) | (product >>> 19)
 }
 
 const groups = new Uint16Array(8)

@@ -15,7 +15,7 @@
  * The number of cells limits how fine shares can be. An upstream whose share comes to m cells has about m ± 0.7 √m of them: among equal
  * upstreams the standard deviation of a share is 1 % with 10 of them, 9 % with 1,000, 28 % with 10,000.
  */
-import { hashText } from './client-address.ts'
+import { hashText } from './text-hash.ts'
 
 const bits = 16
 const size = 2 ** bits

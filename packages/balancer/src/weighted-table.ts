@@ -15,44 +15,63 @@ import { type Exchange, isPickable, type Upstream } from '@weir/core'
 const mostDraws = 64
 
 export class WeightedTable {
+  /** Weight of all, divided by their number. */
+  mean: number = 0.5
+  /** By slot, above 0. After changing any, `fill`. */
+  readonly weights: Float64Array
   readonly #upstreams: readonly Upstream[]
-  readonly #weights: Float64Array
   /** Weight of all upstreams up to and including this one. */
   readonly #sums: Float64Array
   readonly #marks: Float64Array
   readonly #aliases: Int32Array
+  /** What each has that no cell holds yet, and a stack of those with less than a cell below one of those with more. */
+  readonly #left: Float64Array
+  readonly #open: Int32Array
 
   constructor(upstreams: readonly Upstream[]) {
     const n = upstreams.length
     this.#upstreams = upstreams.slice()
-    this.#weights = Float64Array.from(upstreams, ({ weight }) => weight)
+    this.weights = Float64Array.from(upstreams, ({ weight }) => weight)
     this.#sums = new Float64Array(n)
-    let total = 0
-    for (let i = 0; i < n; i++) {
-      total += this.#weights[i] as number
-      this.#sums[i] = total
-    }
-    this.#marks = new Float64Array(n).fill(1)
-    this.#aliases = Int32Array.from({ length: n }, (_, i) => i)
-    this.#fill(total / n)
+    this.#marks = new Float64Array(n)
+    this.#aliases = new Int32Array(n)
+    this.#left = new Float64Array(n)
+    this.#open = new Int32Array(n)
+    this.fill()
   }
 
-  /** Gives what a light upstream leaves of its cell to one that has more than a cell, until all are even. */
-  #fill(cell: number): void {
-    const left = this.#weights.map((weight) => weight / cell)
-    const light: number[] = []
-    const heavy: number[] = []
-    left.forEach((share, i) => {
-      if (share < 1) light.push(i)
-      else heavy.push(i)
-    })
-    while (light.length > 0 && heavy.length > 0) {
-      const low = light.pop() as number
-      const high = heavy.at(-1) as number
+  /**
+   * Gives what a light upstream leaves of its cell to one that has more than a cell, until all are even. In place: it may run between two picks,
+   * O(n).
+   */
+  fill(): void {
+    const n = this.#upstreams.length
+    const open = this.#open
+    const left = this.#left
+    let total = 0
+    for (let i = 0; i < n; i++) {
+      total += this.weights[i] as number
+      this.#sums[i] = total
+    }
+    this.mean = total / n
+    this.#marks.fill(1)
+    let light = 0
+    let heavy = n
+    for (let i = 0; i < n; i++) {
+      left[i] = (this.weights[i] as number) / this.mean
+      if ((left[i] as number) < 1) open[light++] = i
+      else open[--heavy] = i
+    }
+    while (light > 0 && heavy < n) {
+      const low = open[--light] as number
+      const high = open[heavy] as number
       this.#marks[low] = left[low] as number
       this.#aliases[low] = high
       left[high] = (left[high] as number) + (left[low] as number) - 1
-      if ((left[high] as number) < 1) light.push(heavy.pop() as number)
+      if ((left[high] as number) < 1) {
+        heavy++
+        open[light++] = high
+      }
     }
   }
 
@@ -80,7 +99,7 @@ export class WeightedTable {
 
   /** By bisection. Drawing again instead would go on for long where `except` has most of the weight. */
   #other(random: () => number, except: number): number {
-    const weight = this.#weights[except] as number
+    const weight = this.weights[except] as number
     const before = (this.#sums[except] as number) - weight
     const last = this.#upstreams.length - 1
     let target = random() * ((this.#sums[last] as number) - weight)
@@ -102,13 +121,13 @@ export class WeightedTable {
 
   #scan(exchange: Exchange, random: () => number, except: number): number {
     let total = 0
-    for (let i = 0; i < this.#upstreams.length; i++) if (this.#eligible(i, exchange, except)) total += this.#weights[i] as number
+    for (let i = 0; i < this.#upstreams.length; i++) if (this.#eligible(i, exchange, except)) total += this.weights[i] as number
     let rest = random() * total
     let found = -1
     for (let i = 0; i < this.#upstreams.length; i++) {
       if (!this.#eligible(i, exchange, except)) continue
       found = i
-      rest -= this.#weights[i] as number
+      rest -= this.weights[i] as number
       if (rest < 0) break
     }
     return found

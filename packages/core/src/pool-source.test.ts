@@ -336,6 +336,27 @@ describe('starting', () => {
   })
 })
 
+// Every new start opens it again, beside the ones that run.
+it.fails('a source is opened once, however often a policy fails to start', async () => {
+  let tries = 0
+  const prober: HealthPolicy = {
+    name: 'prober',
+    attach() {},
+    start: async () => {
+      tries++
+      if (tries < 3) throw new Error('not yet')
+    },
+  }
+  const { pool, source, ids, clock } = setup(tap(), { health: [prober] })
+  const first = expect(pool.start()).rejects.toThrow('not yet')
+  await turn()
+  await source.give([up('a')])
+  await first
+  await expect(pool.start()).rejects.toThrow('not yet')
+  await pool.start()
+  expect([tries, source.opened, ids(), clock.pending]).toEqual([3, 1, ['a'], 0])
+})
+
 describe('a source that breaks', () => {
   it('keeps the last list, and is opened again after pauses that double up to 30 s and begin anew with a good list', async () => {
     const { pool, source, clock, told, ids } = setup()

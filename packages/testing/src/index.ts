@@ -21,6 +21,8 @@ export type { RawConnection, RawConnectOptions, RawRequestOptions } from './raw-
 export { rawConnect, rawRequest } from './raw-client.ts'
 export type { RawUpstream, RawUpstreamOptions, UpstreamScript } from './raw-upstream.ts'
 export { everyRequest, rawUpstream } from './raw-upstream.ts'
+export type { CandidateRecord, DecisionRecord, Replay, ReplayedChoices, ReplayOptions } from './replay-decisions.ts'
+export { replayDecisions } from './replay-decisions.ts'
 export type { RunStageOptions, StageRun, StageRunner } from './run-stage.ts'
 export { runStage, stageRunner } from './run-stage.ts'
 export type { Routes, SeenRequest, TestUpstream, TestUpstreamOptions } from './test-upstream.ts'

@@ -10,17 +10,22 @@ const resolver = vi.hoisted(() => ({
   asked: [] as [hostname: string, options: unknown][],
   error: null as Error | null,
   answer: [] as { address: string; family: number }[],
+  /** Answers before `lookup` returns, so that what its callback throws comes back to the test and not to the process. */
+  atOnce: false,
 }))
 vi.mock('node:dns', () => ({
   lookup: (hostname: string, options: unknown, callback: (error: Error | null, found: unknown) => void): void => {
     resolver.asked.push([hostname, options])
-    process.nextTick(callback, resolver.error, resolver.error === null ? resolver.answer : undefined)
+    const found = resolver.error === null ? resolver.answer : undefined
+    if (resolver.atOnce) callback(resolver.error, found)
+    else process.nextTick(callback, resolver.error, found)
   },
 }))
 beforeEach(() => {
   resolver.asked.length = 0
   resolver.error = null
   resolver.answer = []
+  resolver.atOnce = false
 })
 
 const upstream = (url: string): ReturnType<typeof stubUpstream> => stubUpstream({ id: url })
@@ -123,5 +128,22 @@ describe('the addresses of a name', () => {
     resolver.answer = [v4('192.0.2.1')]
     await look(checkedLookup(outside), { family: 4, hints: 1024 })
     expect(resolver.asked).toEqual([['api.test', { family: 4, hints: 1024, all: true }]])
+  })
+})
+
+describe('a check that throws', () => {
+  const broken = (): boolean => {
+    throw new Error('the check is broken')
+  }
+
+  // From within the resolver's callback it would end the process.
+  it.fails('refuses the addresses of a name', async () => {
+    resolver.atOnce = true
+    resolver.answer = [{ address: '192.0.2.1', family: 4 }]
+    expect((await look(checkedLookup(broken), { all: true })).error).toMatchObject({ code: 'ERR_ADDRESS_DENIED' })
+  })
+
+  it.fails('refuses the address of a URL', () => {
+    expect(refusedAddress(upstream('http://192.0.2.1'), broken)?.code).toBe('ERR_ADDRESS_DENIED')
   })
 })

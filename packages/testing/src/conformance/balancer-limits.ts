@@ -1,4 +1,12 @@
-function nobody(balancer: Balancer): void {
+/** Who must not be picked, at its limits: nobody there, everybody full, everybody tried, one left of ten thousand. */
+import assert from 'node:assert/strict'
+import type { Balancer } from '@weir/core'
+import { type StubUpstream, stubExchange, stubUpstream } from '../balancer-fixtures.ts'
+import { seededRandom } from '../random.ts'
+import { begin, end } from './balancer-moves.ts'
+import { checked } from './balancer-play.ts'
+
+export function nobody(balancer: Balancer): void {
   assert.equal(balancer.pick(stubExchange()), undefined)
   balancer.update([])
   assert.equal(balancer.pick(stubExchange()), undefined)
@@ -9,7 +17,7 @@ function nobody(balancer: Balancer): void {
   assert.equal(balancer.pick(stubExchange()), undefined)
 }
 
-function onlyOneHasRoom(balancer: Balancer, n: number): void {
+export function onlyOneHasRoom(balancer: Balancer, n: number): void {
   const random = seededRandom(n)
   const upstreams = Array.from({ length: n }, (_, i) => stubUpstream({ id: `s${i}`, maxConcurrent: 1 }))
   const exchange = stubExchange()
@@ -26,7 +34,7 @@ function onlyOneHasRoom(balancer: Balancer, n: number): void {
   }
 }
 
-function onlyOneUntried(balancer: Balancer, n: number): void {
+export function onlyOneUntried(balancer: Balancer, n: number): void {
   const upstreams = Array.from({ length: n }, (_, i) => stubUpstream({ id: `s${i}`, weight: 1 + (i % 7) }))
   balancer.update(upstreams)
   assert.equal(balancer.pick(stubExchange({ tried: upstreams })), undefined)

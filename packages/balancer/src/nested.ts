@@ -1,0 +1,55 @@
+/**
+ * Strategies made of strategies. An instance belongs to one membership, so what is given is a factory, called once per membership: with one
+ * instance for two, each would see the other's upstreams come and go.
+ */
+import type { AttemptOutcome, Balancer, OptionReader, Upstream } from '@weir/core'
+
+/** Makes a new instance with every call: `() => leastConnections()`. */
+export type BalancerFactory = () => Balancer
+
+const expected = 'a function that makes a strategy, such as () => leastConnections()'
+
+/** Tries the factory once: what it throws should be thrown where it was written, and not at the first change of membership. */
+export function readFactory(read: OptionReader, value: unknown, fallback: BalancerFactory): BalancerFactory {
+  if (value === undefined) return fallback
+  if (typeof value !== 'function') {
+    read.problem('balancer', value, `${expected} (mind the arrow)`)
+    return fallback
+  }
+  const [one, other] = [value(), value()]
+  if (!isBalancer(one)) read.problem('balancer', value, expected)
+  else if (one === other) read.problem('balancer', value, `${expected}, a new one for every call`)
+  return value as BalancerFactory
+}
+
+export function isBalancer(value: unknown): value is Balancer {
+  const balancer = value as Partial<Balancer> | null | undefined
+  return typeof balancer === 'object' && balancer !== null && typeof balancer.pick === 'function' && typeof balancer.update === 'function'
+}
+
+/** Who is told of exchanges on an upstream: the strategies that have it. Remembered beyond its leaving, since its exchanges may end later. */
+export class Audience {
+  readonly #strategies = new WeakMap<Upstream, readonly Balancer[]>()
+
+  set(upstream: Upstream, strategies: readonly Balancer[]): void {
+    this.#strategies.set(upstream, strategies)
+  }
+
+  acquire(upstream: Upstream): void {
+    const strategies = this.#strategies.get(upstream)
+    if (strategies === undefined) return
+    for (let i = 0; i < strategies.length; i++) strategies[i]?.acquire?.(upstream)
+  }
+
+  onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
+    const strategies = this.#strategies.get(upstream)
+    if (strategies === undefined) return
+    for (let i = 0; i < strategies.length; i++) strategies[i]?.onHead?.(upstream, status, headers)
+  }
+
+  release(upstream: Upstream, outcome: AttemptOutcome): void {
+    const strategies = this.#strategies.get(upstream)
+    if (strategies === undefined) return
+    for (let i = 0; i < strategies.length; i++) strategies[i]?.release?.(upstream, outcome)
+  }
+}

@@ -1,0 +1,29 @@
+/**
+ * Texts as numbers to hash by. 32 bits, spread evenly, and signed, as all hashes here: numbers from 2^31 on are objects to the engine when a
+ * function returns them, and a pick must not allocate.
+ */
+
+/** Of the text's UTF-16 units from `start` up to `end`; another `seed` is another hash function. */
+export function hashText(text: string, seed: number, start: number = 0, end: number = text.length): number {
+  let hash = seed
+  for (let i = start; i < end; i++) hash = stir(hash, text.charCodeAt(i))
+  return mix(hash)
+}
+
+/** Each bit of the input changes about half of the output's: the finaliser of MurmurHash3 (A. Appleby, public domain). */
+export function mix(value: number): number {
+  let hash = value
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85eb_ca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2_ae35)
+  return hash ^ (hash >>> 16)
+}
+
+/** Another number that looks unrelated; a sequence of them for a key goes on for 2^32 steps. */
+export function rehash(hash: number): number {
+  return mix((hash + 0x9e37_79b9) | 0)
+}
+
+export function stir(hash: number, unit: number): number {
+  const product = Math.imul(hash ^ unit, 0x9e37_79b1)
+  return (product << 13) | (product >>> 19)
+}

@@ -1,0 +1,161 @@
+/** The gRPC health probe against @grpc/grpc-js with its health service, and against servers that get it wrong. */
+import { createServer, type ServerHttp2Stream } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { Server, ServerCredentials } from '@grpc/grpc-js'
+import type { Upstream } from '@weir/core'
+import { certificates, rawUpstream, stubUpstream, testUpstream } from '@weir/testing'
+import fc from 'fast-check'
+import { HealthImplementation } from 'grpc-health-check'
+import { describe, expect, it } from 'vitest'
+import { decodeStatus, encodeCheck } from './grpc-message.ts'
+import { type GrpcProbeOptions, grpcProbe } from './grpc-probe.ts'
+
+async function outcome(url: string, options?: GrpcProbeOptions): Promise<unknown> {
+  const upstream = Object.assign(stubUpstream(), { url: new URL(url) }) as Upstream
+  try {
+    await grpcProbe(options).open({ upstream, overrides: {}, tls: undefined }).run(AbortSignal.timeout(5000))
+    return 'passed'
+  } catch (error) {
+    return (error as { code?: string }).code
+  }
+}
+
+async function grpcServer(health: HealthImplementation | undefined, tls = false): Promise<{ url: string } & AsyncDisposable> {
+  const server = new Server()
+  health?.addToServer(server)
+  const { localhost } = certificates()
+  const credentials = tls
+    ? ServerCredentials.createSsl(null, [{ private_key: Buffer.from(localhost.key), cert_chain: Buffer.from(localhost.cert) }])
+    : ServerCredentials.createInsecure()
+  const { promise, resolve, reject } = Promise.withResolvers<number>()
+  server.bindAsync('127.0.0.1:0', credentials, (error, port) => (error === null ? resolve(port) : reject(error)))
+  const port = await promise
+  return {
+    url: tls ? `https://localhost:${port}` : `http://127.0.0.1:${port}`,
+    async [Symbol.asyncDispose]() {
+      server.forceShutdown()
+    },
+  }
+}
+
+describe('a real gRPC server', () => {
+  it('serving, not serving, unknown service', async () => {
+    const health = new HealthImplementation({ '': 'SERVING', 'shop.Cart': 'NOT_SERVING' })
+    await using server = await grpcServer(health)
+    expect(await outcome(server.url)).toBe('passed')
+    expect(await outcome(server.url, { service: 'shop.Cart' })).toBe('ERR_PROBE_SERVICE')
+    expect(await outcome(server.url, { service: 'nobody' })).toBe('ERR_PROBE_SERVICE')
+    health.setStatus('shop.Cart', 'SERVING')
+    expect(await outcome(server.url, { service: 'shop.Cart' })).toBe('passed')
+    health.setStatus('', 'NOT_SERVING')
+    expect(await outcome(server.url)).toBe('ERR_PROBE_SERVICE')
+  })
+
+  it('over TLS', async () => {
+    await using server = await grpcServer(new HealthImplementation({ '': 'SERVING' }), true)
+    expect(await outcome(server.url, { tls: { ca: certificates().ca } })).toBe('passed')
+    expect(await outcome(server.url)).toBe('ERR_PROBE_CONNECTION')
+  })
+
+  it('without the health service: as the option says', async () => {
+    await using server = await grpcServer(undefined)
+    expect(await outcome(server.url)).toBe('ERR_PROBE_SERVICE')
+    expect(await outcome(server.url, { unimplemented: 'up' })).toBe('passed')
+  })
+})
+
+describe('servers that are not', () => {
+  async function http2Server(answer: (stream: ServerHttp2Stream) => void): Promise<{ url: string } & AsyncDisposable> {
+    const server = createServer()
+    const sessions = new Set<{ destroy(): void }>()
+    server.on('session', (session) => sessions.add(session))
+    server.on('stream', answer)
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+    return {
+      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      async [Symbol.asyncDispose]() {
+        for (const session of sessions) session.destroy()
+        await new Promise((resolve) => void server.close(resolve))
+      },
+    }
+  }
+  const framed = (message: number[]): Buffer => Buffer.from([0, 0, 0, 0, message.length, ...message])
+  const cases: [name: string, code: string, answer: (stream: ServerHttp2Stream) => void][] = [
+    ['another status', 'ERR_PROBE_STATUS', (stream) => stream.respond({ ':status': 404 }, { endStream: true })],
+    ['no grpc-status', 'ERR_PROBE_PROTOCOL', (stream) => stream.respond({ ':status': 200 }, { endStream: true })],
+    ['no message', 'ERR_PROBE_PROTOCOL', (stream) => stream.respond({ ':status': 200, 'grpc-status': '0' }, { endStream: true })],
+    ['a reset', 'ERR_PROBE_CONNECTION', (stream) => stream.close(2)],
+    ['a lost connection', 'ERR_PROBE_CONNECTION', (stream) => stream.session?.destroy()],
+    [
+      'too much',
+      'ERR_PROBE_PROTOCOL',
+      (stream) => {
+        stream.respond({ ':status': 200, 'grpc-status': '0' })
+        stream.end(Buffer.alloc(5000))
+      },
+    ],
+    [
+      'SERVING, with other fields around it',
+      'passed',
+      (stream) => {
+        stream.respond({ ':status': 200, 'grpc-status': '0' })
+        stream.end(framed([0x12, 1, 0x61, 0x08, 1, 0x1d, 0, 0, 0, 0]))
+      },
+    ],
+  ]
+  for (const [name, code, answer] of cases)
+    it(`${name}: ${code}`, async () => {
+      await using server = await http2Server((stream) => {
+        stream.on('error', () => {})
+        answer(stream)
+      })
+      expect(await outcome(server.url)).toBe(code)
+    })
+
+  it('HTTP/1.1, with and without TLS', async () => {
+    await using plain = await testUpstream({ '*': {} })
+    await using secure = await testUpstream({ '*': {} }, { tls: true })
+    expect(await outcome(plain.url)).toMatch(/^ERR_PROBE_(CONNECTION|PROTOCOL)$/)
+    expect(await outcome(secure.url, { tls: { ca: certificates().ca } })).toMatch(/^ERR_PROBE_(CONNECTION|PROTOCOL)$/)
+  })
+
+  it('silence ends with the signal, and the connection with it', async () => {
+    await using server = await rawUpstream(() => {})
+    const upstream = Object.assign(stubUpstream(), { url: new URL(server.url) }) as Upstream
+    const controller = new AbortController()
+    const running = grpcProbe().open({ upstream, overrides: {}, tls: undefined }).run(controller.signal)
+    const connection = await server.connection(1)
+    const reason = new Error('enough')
+    controller.abort(reason)
+    await expect(running).rejects.toBe(reason)
+    await connection.closed
+  })
+})
+
+describe('messages', () => {
+  it('the request has the service in field 1, and nothing for the empty one', () => {
+    expect([...encodeCheck('')]).toEqual([0, 0, 0, 0, 0])
+    expect([...encodeCheck('ab')]).toEqual([0, 0, 0, 0, 4, 0x0a, 2, 0x61, 0x62])
+    const long = encodeCheck('x'.repeat(300))
+    expect([...long.subarray(0, 8)]).toEqual([0, 0, 0, 1, 47, 0x0a, 0xac, 0x02])
+    expect(long.length).toBe(5 + 303)
+  })
+
+  it('an empty message is status 0, a compressed or a second one is none', () => {
+    expect(decodeStatus(Buffer.from([0, 0, 0, 0, 0]))).toBe(0)
+    expect(decodeStatus(Buffer.from([1, 0, 0, 0, 2, 8, 1]))).toBeUndefined()
+    expect(decodeStatus(Buffer.from([0, 0, 0, 0, 2, 8, 1, 0, 0, 0, 0, 0]))).toBeUndefined()
+  })
+
+  it('any bytes: a number or undefined, in bounded time', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
+        const prefix = Buffer.alloc(5)
+        prefix.writeUInt32BE(bytes.length, 1)
+        const status = decodeStatus(Buffer.concat([prefix, bytes]))
+        expect(status === undefined || Number.isInteger(status)).toBe(true)
+      }),
+      { numRuns: 500 },
+    )
+  })
+})
