@@ -63,7 +63,7 @@ export function environment({ rounds, duration }: BenchOptions): string {
 function method({ rounds, quick }: BenchOptions): string {
   return `## Method
 ${quick ? '\nThis was a smoke run, without warm-up: its figures mean nothing.\n' : ''}
-Each contestant is a process of its own, started afresh for each of the ${rounds} rounds and warmed up for two seconds; the upstream is another process, the
+Each contestant is a process of its own, started afresh for each of the ${rounds} rounds and warmed up for two seconds (P3: six); the upstream is another process, the
 load generator a third, all on loopback. A round runs all contestants one after the other, the floor and Weir at its beginning and again at
 its end. **CPU per request** is the user and system time that the kernel booked on the proxy's process (all threads, all workers) during the
 measured seconds, divided by the requests answered in them. A ratio is taken within a round; the median over the rounds is reported. The

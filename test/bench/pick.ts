@@ -80,7 +80,7 @@ const metas = [
 /** Nanoseconds per pick in the quickest round. */
 function measure(make: () => Balancer, n: number, weight: (i: number) => number): number {
   const upstreams = Array.from({ length: n }, (_, i) =>
-    stubUpstream({ id: `http://10.0.${i >> 8}.${i & 255}:3000`, weight: weight(i), meta: metas[i & 3] as object }),
+    stubUpstream({ id: `http://10.0.${i >> 8}.${i & 255}:3000`, weight: weight(i), meta: metas[i & 3] ?? {} }),
   )
   const outcomes = new Map(upstreams.map((upstream) => [upstream, stubOutcome(upstream)]))
   const [anyOutcome] = [...outcomes.values()]

@@ -34,6 +34,7 @@ export class SourceReader {
   #iterator: AsyncIterator<readonly UpstreamInput[]> | undefined
   #pause: unknown
   #pauseMs = firstPause
+  #begun = false
   #closed = false
 
   /** @param apply throws when the list is wrong, and has changed nothing then */
@@ -44,8 +45,10 @@ export class SourceReader {
     this.#apply = apply
   }
 
-  /** Resolves with the first list, or with the first failure: requests are then answered 503 and not kept waiting. */
+  /** Resolves with the first list, or with the first failure: requests are then answered 503 and not kept waiting. Idempotent. */
   start(): Promise<void> {
+    if (this.#begun) return this.#first.promise
+    this.#begun = true
     const limit = this.#clock.setTimeout(() => this.#first.resolve(), longestStart)
     void this.#read()
     return this.#first.promise.finally(() => this.#clock.clearTimeout(limit))

@@ -107,9 +107,9 @@ describe('adopt', () => {
   for (const [change, expected] of changes)
     it(`of ${JSON.stringify(change)} takes it over, and nothing else`, () => {
       const upstream = parse(base)
-      const before = { ...upstream }
+      const before = Object.fromEntries(Object.entries(upstream))
       expect(upstream.adopt(parse({ ...base, ...change }))).toBe(true)
-      expect({ ...upstream }).toEqual({ ...before, ...expected })
+      expect(Object.fromEntries(Object.entries(upstream))).toEqual({ ...before, ...expected })
     })
 
   it('keeps state, load and what policies say', () => {

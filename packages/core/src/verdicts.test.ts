@@ -33,19 +33,13 @@ describe('verdicts of one upstream', () => {
   it('are kept while any part of any policy’s is left, and only then', () => {
     const [a, b] = [policy('a'), policy('b')]
     const verdicts = new Verdicts()
-    const parts: [set: (of: ReturnType<Verdicts['of']>) => void, unset: (of: ReturnType<Verdicts['of']>) => void][] = [
-      [(of) => void (of.down = { reason: 'x' }), (of) => void (of.down = undefined)],
-      [(of) => void (of.degraded = 'x'), (of) => void (of.degraded = undefined)],
-      [(of) => void (of.draining = 'x'), (of) => void (of.draining = undefined)],
-      [(of) => void (of.factor = 0.5), (of) => void (of.factor = 1)],
-      [(of) => void (of.limit = 5), (of) => void (of.limit = Number.POSITIVE_INFINITY)],
-    ]
-    for (const [set, unset] of parts) {
-      set(verdicts.of(a))
+    const nothing = { ...verdicts.of(a) }
+    for (const part of [{ down: { reason: 'x' } }, { degraded: 'x' }, { draining: 'x' }, { factor: 0.5 }, { limit: 5 }]) {
+      Object.assign(verdicts.of(a), part)
       verdicts.of(b)
-      expect(verdicts.tidy()).toBe(false)
-      unset(verdicts.of(a))
-      expect(verdicts.tidy()).toBe(true)
+      expect([part, verdicts.tidy()]).toEqual([part, false])
+      Object.assign(verdicts.of(a), nothing)
+      expect([part, verdicts.tidy()]).toEqual([part, true])
     }
   })
 

@@ -107,7 +107,9 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
 
   const readmit = (record: OutlierRecord): void => {
     if (pool === undefined) return
-    record.ejection = nextEjection(record.ejection, { kind: 'time', now: pool.clock.now() }, settings)
+    // Timers count whole milliseconds and may be a fraction of one early.
+    const now = record.ejection.kind === 'ejected' ? Math.max(pool.clock.now(), record.ejection.until) : pool.clock.now()
+    record.ejection = nextEjection(record.ejection, { kind: 'time', now }, settings)
     record.timer = undefined
     record.forgetRows()
     record.forgetInterval()

@@ -94,7 +94,12 @@ for (const first of ['judge', 'panic'] as const)
 it('nothing is counted before the pool starts', async () => {
   const policy = panicThreshold()
   let control: HealthControl | undefined
-  const judge: HealthPolicy = { name: 'judge', attach: (given) => void (control = given) }
+  const judge: HealthPolicy = {
+    name: 'judge',
+    attach(given) {
+      control = given
+    },
+  }
   const pool = createPool({
     upstreams: ['http://a.test', 'http://b.test', 'http://c.test'],
     health: [judge, policy],

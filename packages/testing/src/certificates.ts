@@ -95,7 +95,7 @@ function certificate(issuer: Issuer, subject: string, publicKey: KeyObject, days
     der(0xa3, sequence(...extensions, ...ids)),
   )
   const bytes = sequence(body, ecdsaWithSha256(), bitString(sign('sha256', body, issuer.key)))
-  return `-----BEGIN CERTIFICATE-----\n${bytes.toString('base64').replace(/(.{64})/g, '$1\n')}\n-----END CERTIFICATE-----\n`
+  return `-----BEGIN CERTIFICATE-----\n${bytes.toString('base64').replace(/(.{64})(?=.)/g, '$1\n')}\n-----END CERTIFICATE-----\n`
 }
 
 function keyId(publicKey: KeyObject): Buffer {

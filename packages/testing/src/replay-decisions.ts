@@ -6,7 +6,7 @@
  * that many of its exchanges, the oldest first. An exchange ends in the replay when it ended in the record, wherever the replay had put it; so the
  * two sides differ in who was chosen and in nothing else.
  */
-import type { Balancer, Candidate, ChoiceBy, Decision, Exchange, Upstream, UpstreamState } from '@weir/core'
+import type { Balancer, Candidate, Decision, Exchange, Upstream, UpstreamState } from '@weir/core'
 import { HeaderList } from '@weir/core'
 import { stubExchange, stubOutcome } from './balancer-fixtures.ts'
 
@@ -31,7 +31,7 @@ export interface ReplayOptions {
   /**
    * Which load the balancer sees in `inflight` and `full`. `recorded` (the default): what there was, so that every question is the one that was asked then; right
    * for "how often would it have chosen otherwise". `replayed`: what its own choices would have led to; right for "would it have spread the load better",
-   * above all with strategies that look at load.
+   * above all with strategies that look at load. A strategy that keeps its own books by `acquire` and `release` sees its own choices either way.
    */
   readonly load?: 'recorded' | 'replayed'
 }
@@ -115,8 +115,9 @@ class ReplayStage {
   readonly #members = new Map<string, ReplayUpstream>()
   /** What runs on an upstream in the record, oldest first. */
   readonly #running = new Map<ReplayUpstream, Running[]>()
-  /** Ids of those who are offered now, and what was true of them that a table may be built from. */
+  /** Ids of those who are offered now. */
   available: readonly string[] = []
+  /** What was true of them when the balancer was told last. */
   #offered: string | undefined
 
   constructor(balancer: Balancer, load: 'recorded' | 'replayed') {
@@ -147,20 +148,27 @@ class ReplayStage {
       this.#running.delete(member)
     }
     for (const { id, inflight } of candidates) this.#settle(this.#members.get(id) as ReplayUpstream, inflight)
+    this.#show()
+    // A table is built from these. Loads are no reason to build one anew, in a pool either.
+    const facts = JSON.stringify(offered.map(({ id, url, weight, priority, meta }) => [id, url.href, weight, priority, meta]))
+    if (facts !== this.#offered) {
+      this.#offered = facts
+      this.available = offered.map(({ id }) => id)
+      this.#balancer.update(offered)
+    }
     // What runs since before the first record is somebody's all the same.
     for (const { id, inflight } of candidates) this.#fill(this.#members.get(id) as ReplayUpstream, inflight)
+    this.#show()
+  }
+
+  #show(): void {
     for (const member of this.#members.values()) member.inflight = this.#load === 'recorded' ? member.recordedLoad : member.ownLoad
-    const shown = JSON.stringify(offered.map(({ id, url, weight, priority, meta }) => [id, url.href, weight, priority, meta]))
-    if (shown === this.#offered) return
-    this.#offered = shown
-    this.available = offered.map(({ id }) => id)
-    this.#balancer.update(offered)
   }
 
   /** Asks the balancer, unless it was not asked either, and takes whoever is chosen. */
   choose(record: DecisionRecord): Upstream | undefined {
     const recorded = record.chosen === undefined ? undefined : this.#members.get(record.chosen)
-    const { by } = record satisfies { readonly by: ChoiceBy }
+    const { by } = record
     let chosen = by === 'affinity' ? recorded : (this.#balancer.pick(this.#exchangeOf(record)) as ReplayUpstream | undefined)
     if (chosen === undefined && by === 'last-resort') chosen = recorded
     if (chosen !== undefined) this.#acquire(chosen)
@@ -207,7 +215,7 @@ class ReplayStage {
 
 /** Of the tier in use: a pool offers those who are full, or were tried, as well, and leaves it to the strategy to skip them. */
 function isOffered({ excluded }: CandidateRecord): boolean {
-  return excluded === undefined || excluded === null || excluded === 'tried' || excluded === 'full'
+  return excluded === undefined || excluded === 'tried' || excluded === 'full'
 }
 
 class ReplayUpstream implements Upstream {

@@ -14,11 +14,30 @@ export type AddressCheck = (address: string) => boolean
 export function refusedAddress(upstream: Upstream, allow: AddressCheck | undefined): ProxyError | undefined {
   if (allow === undefined || upstream.url.protocol === 'unix:') return undefined
   const address = upstream.url.hostname.replace(/^\[|\]$/g, '')
-  return isIP(address) === 0 || allow(address) ? undefined : refuse(address)
+  if (isIP(address) === 0) return undefined
+  const { allowed, cause } = sift([{ address, family: isIP(address) }], allow)
+  return allowed.length > 0 ? undefined : refusal([address], cause)
 }
 
-function refuse(address: string): ProxyError {
-  return new ProxyError('ERR_ADDRESS_DENIED', { message: `allowAddress refuses ${address}` })
+/** Asks once for each. A check that throws allows nothing. */
+function sift(addresses: readonly LookupAddress[], allow: AddressCheck): { readonly allowed: LookupAddress[]; readonly cause: unknown } {
+  let cause: unknown
+  const allowed = addresses.filter(({ address }) => {
+    try {
+      return allow(address)
+    } catch (error) {
+      cause = error
+      return false
+    }
+  })
+  return { allowed, cause }
+}
+
+function refusal(addresses: readonly string[], cause: unknown): ProxyError {
+  return new ProxyError('ERR_ADDRESS_DENIED', {
+    message: `allowAddress refuses ${addresses.join(', ')}`,
+    ...(cause === undefined ? null : { cause }),
+  })
 }
 
 /** `dns.lookup` that gives out allowed addresses only. */
@@ -31,10 +50,18 @@ export function checkedLookup(allow: AddressCheck): LookupFunction {
         return
       }
       const addresses = found as unknown as LookupAddress[]
-      const allowed = addresses.filter(({ address }) => allow(address))
-      if (allowed.length === 0) callback(refuse(addresses.map(({ address }) => address).join(', ')) as unknown as NodeJS.ErrnoException, '')
+      const { allowed, cause } = sift(addresses, allow)
+      const [first] = allowed
+      if (first === undefined)
+        callback(
+          refusal(
+            addresses.map(({ address }) => address),
+            cause,
+          ) as unknown as NodeJS.ErrnoException,
+          '',
+        )
       else if (options.all === true) callback(null, allowed)
-      else callback(null, (allowed[0] as LookupAddress).address, (allowed[0] as LookupAddress).family)
+      else callback(null, first.address, first.family)
     })
   }
 }
