@@ -19,7 +19,12 @@ export interface FaultScenario {
 const fine = { body: 'fine' }
 
 /** Calls `enter` and `leave` when the part of the run from `from` to `to` begins and ends. */
-function during(from: number, to: number, enter: (patient: TestUpstream) => void, leave: (patient: TestUpstream) => void): FaultScenario['play'] {
+function during(
+  from: number,
+  to: number,
+  enter: (patient: TestUpstream) => void,
+  leave: (patient: TestUpstream) => void,
+): FaultScenario['play'] {
   return (patient, time, memory) => {
     const inside = time >= from && time < to
     if (inside && memory.inside !== true) enter(patient)

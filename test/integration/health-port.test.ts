@@ -6,8 +6,10 @@ import type { AttemptOutcome, Balancer, HealthControl, HealthPolicy, ProxyOption
 import { createPool, createProxy, ProxyError, roundRobin } from '@weir/core'
 import { faults, rawConnect, rawRequest, rawUpstream, type TestUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
+import { manualClock } from './manual-clock.ts'
 import { get, head, ok, switching, upgradeHead } from './messages.ts'
 import { gate, type ObservedProxy, startProxy, transports, until } from './observed.ts'
+import { startProxy as startPlain } from './setup.ts'
 
 interface Voice extends HealthPolicy {
   readonly control: HealthControl
@@ -135,15 +137,18 @@ describe.each(transports)('a health policy over %s', (_name, transport) => {
 
   it('a client that leaves while it waits for `start` is sent to nobody', async () => {
     const { opened, open } = gate()
-    await using on = await rig(voice({ start: () => opened }))
+    await using upstream = await testUpstream({ '*': 'fine' })
+    // Without stages: what they pass on is looked at once more.
+    await using on = await startPlain({ upstreams: [upstream.url], health: [voice({ start: () => opened })] }, { transport })
     const client = await rawConnect(on.port)
-    void client.write(get())
-    await until('it waits', () => on.proxy.proxy.stats().inflight === 1)
+    void client.write(get('/left'))
+    await until('it waits', () => on.proxy.stats().inflight === 1)
     client.reset()
-    await until('it has left', () => on.proxy.proxy.stats().inflight === 0)
+    await until('it has left', () => on.proxy.stats().inflight === 0)
     open()
-    expect(await ask(on.port)).toHaveLength(1)
-    expect(on.a.count() + on.b.count()).toBe(1)
+    expect((await rawRequest(on.port, get('/stayed'))).status).toBe(200)
+    expect(upstream.requests.map(({ path }) => path)).toEqual(['/stayed'])
+    expect(on.proxy.stats().pools[0]?.upstreams.map(({ inflight }) => inflight)).toEqual([0])
   })
 
   it('draining gives nothing new but to those with affinity, and lets the rest end', async () => {
@@ -299,12 +304,18 @@ describe.each(transports)('a health policy over %s', (_name, transport) => {
 
   it('a weight factor moves the share of traffic, and is taken back', async () => {
     const policy = voice()
-    await using on = await rig(policy)
-    policy.control.setWeightFactor(policy.find('a'), policy, 0.25)
+    const clock = manualClock()
+    await using on = await rig(policy, { clock })
+    const weigh = (factor: number): void => {
+      policy.control.setWeightFactor(policy.find('a'), policy, factor)
+      // The balancer may be told a moment later, with whatever else has changed until then.
+      clock.advance(100)
+    }
+    weigh(0.25)
     expect(policy.find('a')).toMatchObject({ weight: 0.25, configuredWeight: 1 })
     // 1 : 4. A change of weights may leave a fraction of a turn over.
     expect(Math.abs(count(await ask(on.port, 50), 'a') - 10)).toBeLessThanOrEqual(1)
-    policy.control.setWeightFactor(policy.find('a'), policy, 1)
+    weigh(1)
     expect(Math.abs(count(await ask(on.port, 20), 'a') - 10)).toBeLessThanOrEqual(1)
   })
 
@@ -340,7 +351,7 @@ describe.each(transports)('a health policy over %s', (_name, transport) => {
     expect((await rawRequest(on.port, get('/yes'))).status).toBe(200)
   })
 
-  it('a refusal by `admit` ends retries too: the client gets the refusal, or the last response that was kept', async () => {
+  it('a refusal by `admit` ends retries too: the client gets what the try before met, an error or a response', async () => {
     let open = false
     const policy = voice({
       admit: () => (open ? new ProxyError('ERR_CIRCUIT_OPEN') : undefined),
@@ -353,7 +364,7 @@ describe.each(transports)('a health policy over %s', (_name, transport) => {
       retry: { on: ['connect', 'reset', 503] },
     })
     policy.control.setDegraded(policy.find('b'), policy, true, 'second')
-    expect(code(await rawRequest(on.port, get('/')))).toBe('ERR_CIRCUIT_OPEN')
+    expect(code(await rawRequest(on.port, get('/')))).toBe('ERR_UPSTREAM_RESET')
     open = false
     expect((await rawRequest(on.port, get('/busy'))).text()).toBe('busy')
     expect(on.b.count()).toBe(0)

@@ -60,9 +60,9 @@ export class Arms {
     let best = -1
     let earliest = Number.POSITIVE_INFINITY
     for (let arm = 0; arm < this.#weights.length; arm++) {
-      const weight = this.#weights[arm] as number
-      if (weight === 0 || tried & (1 << arm)) continue
-      const arrival = -Math.log(((mix(mix(key) ^ (this.#seeds[arm] as number)) >>> 0) + 1) / (all + 1)) / weight
+      if (tried & (1 << arm)) continue
+      // Without a weight one never arrives.
+      const arrival = -Math.log(((mix(mix(key) ^ (this.#seeds[arm] as number)) >>> 0) + 1) / (all + 1)) / (this.#weights[arm] as number)
       if (arrival >= earliest) continue
       earliest = arrival
       best = arm

@@ -11,6 +11,7 @@ import { refusedPort, stubExchange, stubUpstream } from '@weir/testing'
 import { afterAll, describe, expect, it } from 'vitest'
 import { ketama } from './ketama.ts'
 
+// Where nginx is, if it is, is seldom in the PATH of those who are not root.
 const nginx = ['nginx', '/usr/sbin/nginx', '/usr/local/sbin/nginx'].find((path) => spawnSync(path, ['-v']).status === 0)
 const cleanups: (() => unknown)[] = []
 

@@ -43,6 +43,18 @@ describe('a time', () => {
     expect(now(0)).toBeCloseTo(110 - 100 / Math.E, 6)
   })
 
+  it('is averaged by the clock, however small its steps', () => {
+    const { see, now, time } = book(false)
+    see(0, answer(10))
+    for (let i = 0; i < 10_000; i++) {
+      time.now += 1
+      see(0, answer(20))
+    }
+    expect(now(0)).toBeCloseTo(20 - 10 / Math.E, 3)
+    // What is typical forgets in the same way: of the 10 there is hardly anything left.
+    expect(now(2)).toBeCloseTo(20, 2)
+  })
+
   it('that never changes is never rounded', () => {
     const { see, now, time } = book()
     for (let i = 0; i < 1_000; i++) {

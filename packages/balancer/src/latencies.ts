@@ -19,7 +19,7 @@ export interface LatencyOptions {
   readonly failurePenalty?: number
   /** Answers with status 500 to 599 are failures. Default true; false where applications answer them to bad requests, and quickly. */
   readonly serverErrors?: boolean
-  /** For tests. */
+  /** For tests: the same one that the pool has. */
   readonly clock?: Pick<Clock, 'now'>
 }
 

@@ -87,6 +87,23 @@ describe.each([
     expect(share(slow)).toBeGreaterThan(0.3)
   })
 
+  it('lets time pass also while nothing ends', () => {
+    const { upstreams, serve, begin, share, time } = pool(make, [1, 1])
+    const [slow, quick] = upstreams as [StubUpstream, StubUpstream]
+    for (let i = 0; i < 20; i++) serve(quick, 20)
+    serve(slow, 400)
+    expect(share(slow)).toBe(0)
+    time.now += 150_000
+    expect(share(slow)).toBeGreaterThan(0.3)
+    time.now += 1
+    serve(quick, 20)
+    serve(slow, 400)
+    expect(share(slow)).toBe(0)
+    for (const upstream of upstreams) begin(upstream)
+    time.now += 150_000
+    expect(share(slow)).toBeGreaterThan(0.3)
+  })
+
   it('keeps what it knows when membership changes', () => {
     const { upstreams, balancer, serve, share } = pool(make, [1, 1, 1])
     const [a, b] = upstreams as [StubUpstream, StubUpstream]

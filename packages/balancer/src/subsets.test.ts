@@ -41,6 +41,13 @@ describe('a request is served by those who have its labels', () => {
     expect(picks(balancer, stubExchange())).toBe('-')
   })
 
+  it('also when labels have commas', () => {
+    const balancer = subsets({ labels })
+    balancer.update([server('a', { version: '1,2', stage: '3' }), server('b', { version: '1', stage: '2,3' })])
+    expect(picks(balancer, request('x-version', '1,2', 'x-stage', '3'))).toBe('a')
+    expect(picks(balancer, request('x-version', '1', 'x-stage', '2,3'))).toBe('b')
+  })
+
   it('whatever labels there are', () => {
     const value = fc.constantFrom('x', 'y', 'z')
     const meta = fc.record({ a: value, b: value }, { requiredKeys: [] })
@@ -99,6 +106,12 @@ describe('a change of membership', () => {
     balancer.update([...all, server('g', { version: 3 })])
     expect(picks(balancer, request('x-version', '3'))).toBe('g')
     expect(picks(balancer, request('x-version', '1'))).toBe('a b')
+  })
+
+  it('does not count those that lack a label', () => {
+    const balancer = subsets({ labels, maxSubsets: 1 })
+    balancer.update([server('a', { version: 1 }), server('b', {}), server('c', { version: 1, stage: 'prod' })])
+    expect(picks(balancer, request('x-version', '1', 'x-stage', 'prod'))).toBe('c')
   })
 
   it('is bounded, and says so once', () => {

@@ -77,5 +77,7 @@ export function failureMemory(options?: FailureMemoryOptions): HealthPolicy {
 function isUpstreamFailure(outcome: AttemptOutcome): boolean {
   const { error } = outcome
   if (error === undefined || error.source !== 'upstream') return false
+  // Cut by another policy: a consequence of a verdict, not a finding.
+  if (error.code === 'ERR_UPSTREAM_DOWN') return false
   return !(outcome.reused && error.code === 'ERR_UPSTREAM_RESET')
 }

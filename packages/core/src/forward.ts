@@ -73,7 +73,8 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
   try {
     const refused = pool.admit(exchange)
     if (refused !== undefined) {
-      giveUp(exchange, refused)
+      // A retry that is not let through: what the try before met is the reason that its client should hear of.
+      giveUp(exchange, exchange.attempts.at(-1)?.error ?? refused)
       return
     }
     if (queuedMs > 0 || exchange.attempts.length > 0 || !pool.hasWaiters) {

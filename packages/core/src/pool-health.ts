@@ -25,6 +25,8 @@ export interface HealthTarget {
   settle(upstream: PoolUpstream, reason: string, error?: unknown): void
   /** Who may be picked has changed. */
   refresh(): void
+  /** Weights have changed: as `refresh`, but not more often than need be. */
+  reweigh(upstream: PoolUpstream): void
   /** There may be room for somebody who waits. */
   wake(): void
   /** Ends what runs on this upstream. */
@@ -214,7 +216,7 @@ export class PoolHealth implements HealthControl {
     this.#tidy(own)
     const before = own.weight
     own.rate()
-    if (own.weight !== before) this.#pool.refresh()
+    if (own.weight !== before) this.#pool.reweigh(own)
   }
 
   setLimit(upstream: Upstream, policy: HealthPolicy, limit: number): void {

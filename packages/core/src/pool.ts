@@ -71,6 +71,9 @@ export function createPool(options: PoolOptions): Pool {
   return pool
 }
 
+/** Milliseconds between two refreshes for the sake of weights alone. */
+const reweighEvery = 10
+
 /** The pool as core uses it. */
 export class LivePool implements Pool, HealthTarget {
   readonly name: string
@@ -94,6 +97,8 @@ export class LivePool implements Pool, HealthTarget {
   /** The tier in use. */
   #inUse: readonly PoolUpstream[] = []
   #inflight = 0
+  #reweighedAt = Number.NEGATIVE_INFINITY
+  #reweighing: unknown
   #started: Promise<void> | undefined
   #closed = false
 
@@ -344,12 +349,29 @@ export class LivePool implements Pool, HealthTarget {
 
   /** Who may be picked: the tier in use, to the balancer. Degraded ones are a tier behind all others. */
   refresh(): void {
+    this.clock.clearTimeout(this.#reweighing)
+    this.#reweighing = undefined
     this.#usable = this.#findUsable()
     let lowest = Number.POSITIVE_INFINITY
     for (const member of this.#usable) lowest = Math.min(lowest, tierOf(member))
     this.#inUse = this.#usable.filter((member) => tierOf(member) === lowest)
     this.#balancer.update(this.#inUse)
     this.wake()
+  }
+
+  /** Many upstreams may ramp at once, each with a timer of its own, and for a strategy with a table each refresh is a rebuild. */
+  reweigh(upstream: PoolUpstream): void {
+    if (this.#reweighing !== undefined || !this.#usable.includes(upstream)) return
+    const now = this.clock.now()
+    if (now - this.#reweighedAt >= reweighEvery) {
+      this.#reweighedAt = now
+      this.refresh()
+      return
+    }
+    this.#reweighing = this.clock.setTimeout(() => {
+      this.#reweighedAt = this.clock.now()
+      this.refresh()
+    }, reweighEvery)
   }
 
   #findUsable(): PoolUpstream[] {
@@ -531,6 +553,7 @@ export class LivePool implements Pool, HealthTarget {
     if (this.#closed) return
     this.#closed = true
     this.#source?.close()
+    this.clock.clearTimeout(this.#reweighing)
     this.#queue?.fail(() => new ProxyError('ERR_DRAINING'))
     try {
       await this.policies.close()

@@ -1,1 +1,7 @@
-export {}
+export type { DiscoveryErrorCode, DiscoveryErrorOptions } from './discovery-error.ts'
+export { DiscoveryError } from './discovery-error.ts'
+export type { DiscoveryEvent } from './discovery-event.ts'
+export type { DnsSourceOptions } from './dns-source.ts'
+export { dnsSource } from './dns-source.ts'
+export type { DiscoverySource } from './list-iterator.ts'
+export type { Guard, PaceOptions, SourceOptions } from './source-options.ts'

@@ -156,7 +156,7 @@ describe('initial', () => {
     const r = rig(['a', 'b'], { initial: 'pending' })
     expect([r.state('a'), r.state('b')]).toEqual(['down', 'down'])
     r.answer('b', no)
-    await r.pool.start()
+    void r.pool.start()
     await r.clock.advance(0)
     expect(times(r, 'b')).toEqual([0])
     expect([r.state('a'), r.state('b')]).toEqual(['up', 'down'])
@@ -176,7 +176,7 @@ describe('initial', () => {
 describe('who joins and leaves', () => {
   it('is asked at once, and not again', async () => {
     const r = rig(['a'], { initial: 'pending' })
-    await r.pool.start()
+    void r.pool.start()
     await r.clock.advance(1234)
     r.pool.add({ url: 'http://b.test', id: 'b' })
     expect(r.state('b')).toBe('down')
@@ -279,7 +279,7 @@ describe('a thousand', () => {
 
   it('that wait for their first probe are asked at once but boundedly, and spread afterwards', async () => {
     const r = rig(ids, { initial: 'pending', maxConcurrent: 64, jitter: 0 }, 50)
-    await r.pool.start()
+    void r.pool.start()
     await r.clock.advance(49)
     expect(r.asked.size).toBe(64)
     await r.clock.advance(800)
@@ -397,7 +397,7 @@ it('every probe is told on a channel', async () => {
   try {
     const r = rig(['a'], { interval: '1s' }, 20)
     r.answer('a', no)
-    await r.pool.start()
+    void r.pool.start()
     await r.clock.advance(20)
     expect(messages).toHaveLength(1)
     expect(messages[0]).toMatchObject({
@@ -439,7 +439,7 @@ it('any history of answers and churn: the pool says what the results say, probes
         const seen: ProbeMessage[] = []
         const listener = (message: unknown): void => void seen.push(message as ProbeMessage)
         subscribe('weir:health:probe', listener)
-        await r.pool.start()
+        void r.pool.start()
         for (const step of actions) {
           if (step.kind === 'time') await r.clock.advance(step.ms)
           else if (step.kind === 'answer') r.answer(step.id, step.answer)

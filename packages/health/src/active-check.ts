@@ -33,7 +33,7 @@ export interface ActiveCheckOptions extends HttpProbeOptions {
   readonly rise?: number
   /** Failures in a row that take it down. Default 3. */
   readonly fall?: number
-  /** What an upstream is before anybody asked: `pending` gets nothing until its first probe, which comes at once and decides alone. Default `up`. */
+  /** What an upstream is before anybody asked: `pending` gets nothing until its first probe, which comes at once and decides alone; the proxy's first request waits until one is up, or all are known. Default `up`. */
   readonly initial?: InitialState
   /** What happens to exchanges in flight on an upstream that goes down: they go on, its tunnels are ended, or all are. Default `keep`. */
   readonly onDown?: OnDown
@@ -152,6 +152,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
       } satisfies ProbeMessage)
     }
     settle(target, verdictOf(target.health), control)
+    decided(target)
     return waitAfter(target, control)
   }
 
@@ -178,9 +179,19 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     return target
   }
 
-  const start = (): void => {
-    if (running !== 'not yet' || pool === undefined) return
+  /** Those that nothing is known of, and who waits for them. */
+  const pending = new Set<Target>()
+  const known = Promise.withResolvers<void>()
+
+  const decided = (target: Target): void => {
+    if (!pending.delete(target)) return
+    if (pending.size === 0 || target.health.kind === 'up') known.resolve()
+  }
+
+  const start = (): Promise<void> | undefined => {
+    if (running !== 'not yet' || pool === undefined) return undefined
     running = 'yes'
+    for (const target of targets.values()) if (target.loop !== undefined && target.health.kind === 'pending') pending.add(target)
     for (const target of targets.values()) {
       // Nobody waits for those that are up: they begin at their part of the interval, and stay there.
       if (target.health.kind === 'up') {
@@ -188,6 +199,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
         target.shift = 0
       } else target.loop?.begin(0)
     }
+    return pending.size === 0 ? undefined : known.promise
   }
 
   const policy: ActiveCheck = {
@@ -200,8 +212,10 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     onUpstream({ upstream, from, to }) {
       if (pool === undefined || running === 'closed') return
       if (to === undefined) {
-        targets.get(upstream)?.loop?.stop()
+        const target = targets.get(upstream)
+        target?.loop?.stop()
         targets.delete(upstream)
+        if (target !== undefined) decided(target)
       } else if (from === undefined) {
         const { loop } = join(upstream, pool, false)
         if (running === 'yes') loop?.begin(0)
@@ -219,6 +233,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     close() {
       running = 'closed'
       gate.close()
+      known.resolve()
       for (const { loop } of targets.values()) loop?.stop()
       targets.clear()
     },

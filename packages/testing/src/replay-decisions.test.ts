@@ -133,7 +133,10 @@ describe('what comes out', () => {
   it('agreement on nobody is agreement, and somebody in place of nobody is not', () => {
     const full = [candidate('a', { inflight: 1, maxConcurrent: 1, excluded: 'full' })]
     expect(replayDecisions([record(full)], least())).toMatchObject({ asked: 1, agreed: 1, replayed: { counts: { a: 0 } } })
-    expect(replayDecisions([record(full)], spy(byId('a')).balancer)).toMatchObject({ asked: 1, agreed: 0, replayed: { counts: { a: 1 } } })
+    const eager = spy(byId('a'))
+    expect(replayDecisions([record(full)], eager.balancer)).toMatchObject({ asked: 1, agreed: 0, replayed: { counts: { a: 1 } } })
+    // No record tells when that one would have ended.
+    expect(eager.log.slice(-2)).toEqual(['+a', '-a'])
   })
 
   it('is of one pool', () => {
