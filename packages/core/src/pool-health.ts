@@ -99,7 +99,16 @@ export class PoolHealth implements HealthControl {
 
   tell(change: UpstreamChange): void {
     if (this.#changes === undefined) return
-    for (const policy of this.#changes) if (this.#attached.has(policy)) policy.onUpstream(change)
+    for (const policy of this.#changes) {
+      if (!this.#attached.has(policy)) continue
+      // One that throws must not leave a list half applied, or the others untold.
+      try {
+        policy.onUpstream(change)
+      } catch (cause) {
+        const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)
+        process.emitWarning(`onUpstream of the health policy ${policy.name} threw: ${text}`, { code: 'WEIR_HEALTH_POLICY' })
+      }
+    }
   }
 
   admit(exchange: Exchange): ProxyError | undefined {

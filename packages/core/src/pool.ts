@@ -361,7 +361,7 @@ export class LivePool implements Pool, HealthTarget {
 
   /** Many upstreams may ramp at once, each with a timer of its own, and for a strategy with a table each refresh is a rebuild. */
   reweigh(upstream: PoolUpstream): void {
-    if (this.#reweighing !== undefined || !this.#usable.includes(upstream)) return
+    if (this.#reweighing !== undefined || this.#closed || !this.#usable.includes(upstream)) return
     const now = this.clock.now()
     if (now - this.#reweighedAt >= reweighEvery) {
       this.#reweighedAt = now

@@ -131,6 +131,23 @@ describe('the addresses of a name', () => {
   })
 })
 
+describe('IPv4 written as IPv6', () => {
+  const allow = (address: string): boolean => address !== '169.254.169.254'
+
+  it('is asked about as IPv4, in a URL and behind a name', async () => {
+    expect(refusedAddress(upstream('http://[::ffff:169.254.169.254]'), allow)?.code).toBe('ERR_ADDRESS_DENIED')
+    expect(refusedAddress(upstream('http://[::ffff:10.0.0.1]'), allow)).toBeUndefined()
+    resolver.answer = [
+      { address: '::ffff:169.254.169.254', family: 6 },
+      { address: '::ffff:10.0.0.1', family: 6 },
+    ]
+    const given = await new Promise((resolve) => {
+      checkedLookup(allow)('name.test', { all: true } as never, (_error, found) => resolve(found))
+    })
+    expect(given).toEqual([{ address: '::ffff:10.0.0.1', family: 6 }])
+  })
+})
+
 describe('a check that throws', () => {
   const broken = (): boolean => {
     throw new Error('the check is broken')

@@ -5,9 +5,10 @@
 import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import { ProxyError } from '../errors.ts'
+import { foldAddress } from '../forwarded.ts'
 import type { Upstream } from '../upstream.ts'
 
-/** Gets an address without brackets or zone, says whether it may be connected to. */
+/** Gets an address without brackets or zone, IPv4 also where it was written as IPv6 (`::ffff:10.0.0.1`), and says whether it may be connected to. */
 export type AddressCheck = (address: string) => boolean
 
 /** The refusal when the upstream's URL holds an address that is not allowed; undefined for names (see `checkedLookup`) and sockets. */
@@ -24,7 +25,7 @@ function sift(addresses: readonly LookupAddress[], allow: AddressCheck): { reado
   let cause: unknown
   const allowed = addresses.filter(({ address }) => {
     try {
-      return allow(address)
+      return allow(foldAddress(address))
     } catch (error) {
       cause = error
       return false
