@@ -1,5 +1,7 @@
-/** Options that the two DNS sources share, and what they are read into. */
+/** Options that the two DNS sources share, and what they are read into. How names and addresses become URLs is here for both, too. */
 import { Resolver } from 'node:dns/promises'
+import { isIP } from 'node:net'
+import { domainToASCII } from 'node:url'
 import type { Duration, OptionReader } from '@weir/core'
 import type { Family } from './address-lookup.ts'
 import { listProblems } from './list-check.ts'
@@ -15,7 +17,7 @@ export interface DnsOptions extends SourceOptions, PaceOptions {
   readonly family?: Family | 'both'
   /** Asks no sooner than this after an answer, however short its TTL. At least 1 ms, default 1 s. */
   readonly minTtl?: Duration
-  /** Asks no later than this after an answer, however long its TTL. Default 1 min. */
+  /** Asks no later than this after an answer, however long its TTL. Default 1 min, for services 30 s. */
   readonly maxTtl?: Duration
   /**
    * What a name without records means (NXDOMAIN, or no record of the kind). `keep` (the default): a mistake; the last good list stays. `clear`: that nobody is
@@ -58,7 +60,8 @@ export const dnsKeys: readonly string[] = [
   'meta',
 ]
 
-export function readDns(given: DnsOptions, read: OptionReader): DnsSettings {
+/** @param maxTtl when none is given */
+export function readDns(given: DnsOptions, read: OptionReader, maxTtl: number): DnsSettings {
   const family = read.oneOf('family', given.family, [4, 6, 'both'] as const, 'both')
   const minTtl = read.duration('minTtl', given.minTtl, 1000, { min: 1 })
   const timeout = read.duration('timeout', given.timeout, 2000, { min: 1 })
@@ -83,7 +86,7 @@ export function readDns(given: DnsOptions, read: OptionReader): DnsSettings {
     protocol: read.oneOf('protocol', given.protocol, ['http', 'https'] as const, 'http'),
     families: family === 'both' ? [4, 6] : [family],
     minTtl,
-    maxTtl: read.duration('maxTtl', given.maxTtl, Math.max(60_000, minTtl), { min: minTtl }),
+    maxTtl: read.duration('maxTtl', given.maxTtl, Math.max(maxTtl, minTtl), { min: minTtl }),
     onEmpty: read.oneOf('onEmpty', given.onEmpty, ['keep', 'clear'] as const, 'keep'),
     resolver,
   }
@@ -99,10 +102,11 @@ export function readUpstreamSettings<T extends object>(given: T, names: readonly
   return settings
 }
 
-const namePattern = /^(?=.{1,254}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?$/i
-
-export function isName(value: unknown): value is string {
-  return typeof value === 'string' && namePattern.test(value) && !/^[\d.]+$/.test(value)
+/** A DNS name in ASCII, without the dot of the root; undefined when it is none. */
+export function nameOf(value: unknown): string | undefined {
+  const name = typeof value === 'string' ? domainToASCII(value.replace(/\.$/, '')) : ''
+  const usable = name.length <= 253 && isIP(name) === 0 && /^(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}$/.test(name)
+  return usable ? name : undefined
 }
 
 /** `https://[2001:db8::1]:8443`. */
@@ -110,8 +114,7 @@ export function addressUrl(protocol: string, address: string, port: number): str
   return new URL(`${protocol}://${address.includes(':') ? `[${address}]` : address}:${port}`).href
 }
 
-/** The name as a `Host` field has it: no root dot, no default port. */
+/** The name as a `Host` field has it: no default port. */
 export function hostOf(protocol: string, name: string, port: number): string {
-  const bare = name.replace(/\.$/, '')
-  return port === (protocol === 'https' ? 443 : 80) ? bare : `${bare}:${port}`
+  return port === (protocol === 'https' ? 443 : 80) ? name : `${name}:${port}`
 }

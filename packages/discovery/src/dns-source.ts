@@ -4,9 +4,10 @@
  * whenever its TTL has passed, all addresses take part in balancing and health, and an address that is gone is drained.
  */
 import { OptionReader, type UpstreamOptions } from '@weir/core'
+import { addressGuard } from './address-guard.ts'
 import { AddressLookup } from './address-lookup.ts'
 import { DiscoveryError, messageOf } from './discovery-error.ts'
-import { addressUrl, type DnsOptions, type DnsSettings, dnsKeys, hostOf, isName, readDns, readUpstreamSettings } from './dns-options.ts'
+import { addressUrl, type DnsOptions, type DnsSettings, dnsKeys, hostOf, nameOf, readDns, readUpstreamSettings } from './dns-options.ts'
 import { Feed } from './feed.ts'
 import { type DiscoverySource, sourceOf } from './list-iterator.ts'
 import { type Answer, poll } from './poll.ts'
@@ -35,12 +36,12 @@ export interface DnsSourceOptions extends DnsOptions {
 export function dnsSource(options: DnsSourceOptions): DiscoverySource {
   const read = new OptionReader('dnsSource')
   const given = read.object<DnsSourceOptions>(options, [...dnsKeys, 'host', 'port', 'weight', 'priority'])
-  const { host = '' } = given
-  if (!isName(host))
+  const host = nameOf(given.host) ?? ''
+  if (host === '')
     read.problem('host', given.host, "a host name such as 'app.internal'; addresses need no DNS, write them into `upstreams`")
-  const source = readSource(given, read, `dns:${host}`)
+  const source = readSource(given, read, `dns:${host}`, addressGuard())
   const pace = readPace(given, read)
-  const dns = readDns(given, read)
+  const dns = readDns(given, read, 60_000)
   const port = read.number('port', given.port, dns.protocol === 'https' ? 443 : 80, { min: 1, max: 65_535, integer: true })
   const settings = readUpstreamSettings(given, ['weight', 'priority', 'maxConcurrent', 'meta'], read)
   read.check()

@@ -9,7 +9,7 @@ import { DiscoveryError } from './discovery-error.ts'
 import { tell } from './discovery-event.ts'
 import { normalise } from './list-check.ts'
 import type { Outlet } from './list-iterator.ts'
-import type { SourceSettings } from './source-options.ts'
+import type { Guard, SourceSettings } from './source-options.ts'
 
 export class Feed {
   readonly #settings: SourceSettings
@@ -33,8 +33,10 @@ export class Feed {
     const next = new Map(allowed.map((upstream) => [upstream.id, upstream]))
     if (this.#current !== undefined && isDeepStrictEqual(this.#current, next)) return
     this.#current = next
-    tell({ type: 'list', source: this.#settings.name, upstreams: allowed })
-    this.#outlet.put(allowed)
+    // Without duplicates, which a name with two spellings of an address has, and a pool refuses.
+    const upstreams = [...next.values()]
+    tell({ type: 'list', source: this.#settings.name, upstreams })
+    this.#outlet.put(upstreams)
   }
 
   /** Nothing was found; what is in force stays. Without a first list this may end the iteration. */
@@ -61,7 +63,7 @@ export class Feed {
     const refused = new Set<string>()
     const allowed = list.filter((upstream) => {
       const address = addressOf(upstream)
-      if (address === undefined || guard(address)) return true
+      if (address === undefined || passes(guard, address)) return true
       if (!before.has(address) && !refused.has(address)) tell({ type: 'refused', source: name, address })
       refused.add(address)
       return false
@@ -69,6 +71,15 @@ export class Feed {
     this.#refused = refused
     if (allowed.length > 0 || refused.size === 0) return allowed
     throw new DiscoveryError('ERR_DISCOVERY_REFUSED', name, `the guard refuses every address: ${[...refused].slice(0, 10).join(', ')}`)
+  }
+}
+
+/** A guard that throws has not allowed anything. */
+function passes(guard: Guard, address: string): boolean {
+  try {
+    return guard(address) === true
+  } catch {
+    return false
   }
 }
 

@@ -18,6 +18,8 @@ export interface Outlet {
   put(list: UpstreamList): void
   /** Ends the iteration: the next `next()` throws. */
   fail(error: unknown): void
+  /** There will be no other list; what is unread can still be read. */
+  end(): void
 }
 
 /** Begins to look; puts nothing before it has returned. Returns what stops it. */
@@ -34,6 +36,7 @@ type State =
   | { readonly phase: 'new' }
   | { readonly phase: 'waiting'; readonly stop: () => void; readonly waiters: Waiter[] }
   | { readonly phase: 'full'; readonly stop: () => void; readonly list: UpstreamList }
+  | { readonly phase: 'ending'; readonly list: UpstreamList }
   | { readonly phase: 'failed'; readonly error: unknown }
   | { readonly phase: 'closed' }
 
@@ -52,7 +55,8 @@ class ListIterator implements AsyncIterator<UpstreamList, undefined, undefined>,
   }
 
   get closed(): boolean {
-    return this.#state.phase === 'closed' || this.#state.phase === 'failed'
+    const { phase } = this.#state
+    return phase === 'closed' || phase === 'failed' || phase === 'ending'
   }
 
   next(): Promise<Result> {
@@ -70,6 +74,9 @@ class ListIterator implements AsyncIterator<UpstreamList, undefined, undefined>,
       case 'full':
         this.#state = { phase: 'waiting', stop: state.stop, waiters: [] }
         return Promise.resolve({ done: false, value: state.list })
+      case 'ending':
+        this.#state = { phase: 'closed' }
+        return Promise.resolve({ done: false, value: state.list })
       case 'failed':
         this.#state = { phase: 'closed' }
         return Promise.reject(state.error)
@@ -79,9 +86,17 @@ class ListIterator implements AsyncIterator<UpstreamList, undefined, undefined>,
   }
 
   return(): Promise<Result> {
-    const waiters = this.#leave({ phase: 'closed' })
-    for (const { resolve } of waiters) resolve(done)
+    this.#close({ phase: 'closed' })
     return Promise.resolve(done)
+  }
+
+  end(): void {
+    const state = this.#state
+    if (!this.closed) this.#close(state.phase === 'full' ? { phase: 'ending', list: state.list } : { phase: 'closed' })
+  }
+
+  #close(to: State): void {
+    for (const { resolve } of this.#leave(to)) resolve(done)
   }
 
   put(list: UpstreamList): void {

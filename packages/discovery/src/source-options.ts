@@ -10,9 +10,10 @@ export interface SourceOptions {
   readonly name?: string
   /**
    * Upstreams whose address it refuses are left out and reported. It sees addresses only: what a host *name* in a list points to is known when
-   * a connection is made, so give the same function to the pool as `allowAddress`. Default: every address is used.
+   * a connection is made, so give the same function to the pool as `allowAddress`. `false`: every address is used. Default: `addressGuard()`, but
+   * `false` for files.
    */
-  readonly guard?: Guard
+  readonly guard?: Guard | false
   /**
    * What happens when the very first look fails. `throw` (the default): the iterator throws, the pool reports it, answers 503 and opens
    * the source again after a pause of 1 to 30 s. `wait`: the source goes on by itself, and the first requests wait with it, at most 10 s. After the first
@@ -38,10 +39,10 @@ export interface SourceSettings {
 
 export const sourceKeys: readonly string[] = ['name', 'guard', 'firstFailure', 'onError', 'clock', 'random']
 
-export function readSource(given: SourceOptions, read: OptionReader, name: string): SourceSettings {
+export function readSource(given: SourceOptions, read: OptionReader, name: string, guard: Guard | undefined): SourceSettings {
   return {
     name: read.name('name', given.name, name),
-    guard: read.optionalFunction('guard', given.guard),
+    guard: given.guard === false ? undefined : (read.optionalFunction('guard', given.guard) ?? guard),
     firstFailure: read.oneOf('firstFailure', given.firstFailure, ['throw', 'wait'] as const, 'throw'),
     onError: read.optionalFunction('onError', given.onError),
     clock: readClock(given.clock, read),
