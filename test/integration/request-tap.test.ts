@@ -1,4 +1,5 @@
 /** A stage that sees request bodies: every byte once, whatever is retried, without slowing or changing anything. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { BodyTap } from '@weir/core'
 import { faults, rawConnect, rawRequest, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
@@ -55,6 +56,26 @@ describe.each(transports)('request tap over %s', (_name, transport) => {
     expect((await proxy.outcome()).reason).toBe('ERR_STAGE')
     wrong = false
     expect((await rawRequest(proxy.port, request)).status).toBe(200)
+  })
+
+  it('sees a body that a middleware in front had read', async () => {
+    await using upstream = await testUpstream()
+    const tap = recorder()
+    await using proxy = await startProxy({ upstreams: [upstream.url], use: [(exchange) => void exchange.tapRequest(tap)] }, { transport })
+    // The middleware: reads the body to its end, and leaves what it read where body parsers do.
+    const [listener] = proxy.server.listeners('request') as [(req: IncomingMessage, res: ServerResponse) => void]
+    proxy.server.removeAllListeners('request')
+    proxy.server.on('request', (req: IncomingMessage & { rawBody?: Buffer }, res: ServerResponse) => {
+      const chunks: Buffer[] = []
+      req.on('data', (chunk: Buffer) => chunks.push(chunk))
+      req.on('end', () => {
+        req.rawBody = Buffer.concat(chunks)
+        listener(req, res)
+      })
+    })
+    expect((await rawRequest(proxy.port, `${head('PUT', '/', 'Content-Length: 4')}body`)).status).toBe(200)
+    expect(Buffer.concat(tap.chunks).toString()).toBe('body')
+    expect(tap.ends).toEqual([true])
   })
 
   it('is not called for a request without a body', async () => {

@@ -104,6 +104,15 @@ describe('shadow', () => {
     expect(on.stage.stats()).toMatchObject({ sent: 1, skipped: 1 })
   })
 
+  it('stays below the path of its URL', async () => {
+    await using primary = await testUpstream({ '*': 'ok' })
+    await using other = await testUpstream({ '*': 'ok' })
+    await using on = await rig(primary, { upstreams: [`${other.url}/base/`] })
+    await rawRequest(on.port, get('/a?b'))
+    await on.settled(1)
+    expect(other.requests[0]?.url).toBe('/base/a?b')
+  })
+
   it('copies only methods that are listed, and only its share', async () => {
     await using primary = await testUpstream({ '*': 'ok' })
     await using other = await testUpstream({ '*': 'ok' })

@@ -357,7 +357,9 @@ class Copy implements Hooks, BodyTap {
       if (!replaced.has((fields[i] as string).toLowerCase())) headers.push(fields[i] as string, fields[i + 1] as string)
     for (const [name, value] of settings.headers) headers.push(name, value)
     if (bytes.length > 0) headers.push('Content-Length', String(bytes.length))
-    const path = settings.rewrite?.(this.#path, exchange) ?? this.#path
+    const { protocol, pathname } = upstream.url
+    const base = protocol === 'unix:' ? '' : pathname.replace(/\/+$/, '')
+    const path = base + (settings.rewrite?.(this.#path, exchange) ?? this.#path)
     const call = new ShadowCall(settings.maxCompare, settings.timeout, (answer) => {
       stage.running.delete(call)
       this.#shadow = answer

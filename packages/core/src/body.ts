@@ -7,7 +7,8 @@
  * `IncomingBody` carries the request's body from the client to whichever attempt reads it; `ResponsePump` carries the response's body from
  * a transport through the chain of transforms and taps to the client.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
 import type { Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
@@ -56,6 +57,12 @@ export class BufferedBody implements RequestBody {
   constructor(bytes: Buffer) {
     this.#bytes = bytes
     this.length = bytes.length
+  }
+
+  /** The same that a tap of a streaming body sees. */
+  show(tap: BodyTap): void {
+    if (this.#bytes.length > 0) tap.onChunk?.(this.#bytes)
+    tap.onEnd?.(true)
   }
 
   open(reader: BodyReader): BodyFlow {
@@ -286,6 +293,31 @@ export interface PumpEvents {
   onPumpError(error: unknown): void
 }
 
+const plain = {
+  write: ServerResponse.prototype.write,
+  socketWrite: Socket.prototype.write,
+  generic: internals(Socket.prototype)._writeGeneric,
+}
+
+function internals(socket: object): { readonly _writeGeneric?: unknown; readonly _handle?: unknown } {
+  return socket
+}
+
+/**
+ * Does the callback of `res.write` mean that nobody reads the chunk any more? It does where the chunk goes straight to the operating system. A
+ * middleware that wraps `write` may keep chunks, and a connection that is some other stream only passes them on.
+ */
+function endsInSystem(res: ServerResponse): boolean {
+  const { socket } = res
+  return (
+    res.write === plain.write &&
+    socket instanceof Socket &&
+    socket.write === plain.socketWrite &&
+    internals(socket)._writeGeneric === plain.generic &&
+    internals(socket)._handle != null
+  )
+}
+
 /** Chunks that a connection has not taken yet. Writes are done in their order, so that one callback serves them all. */
 class Reclaims {
   readonly #waiting: Buffer[] = []
@@ -316,7 +348,7 @@ export class ResponsePump {
   protected readonly events: PumpEvents
   protected call: UpstreamCall | undefined
   #held: Buffer | undefined = undefined
-  #reclaims: Reclaims | undefined = undefined
+  #reclaims: Reclaims | 'never' | undefined = undefined
   #remaining: number
   #waiting = false
 
@@ -344,8 +376,8 @@ export class ResponsePump {
   }
 
   #writeAndReclaim(chunk: Buffer, reclaim: (chunk: Buffer) => void): boolean {
-    this.#reclaims ??= new Reclaims(reclaim)
-    return this.res.write(chunk, this.#reclaims.after(chunk))
+    if (this.#reclaims === undefined) this.#reclaims = endsInSystem(this.res) ? new Reclaims(reclaim) : 'never'
+    return this.#reclaims === 'never' ? this.res.write(chunk) : this.res.write(chunk, this.#reclaims.after(chunk))
   }
 
   end(trailers: string[] | undefined): void {

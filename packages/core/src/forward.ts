@@ -14,6 +14,7 @@ import { stageError } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
 import { respondStash } from './response.ts'
 import type { CompiledRoute } from './route.ts'
+import type { BodyTap } from './stage.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
 import { fieldsFor, targetFor } from './upstream-request.ts'
 
@@ -28,7 +29,7 @@ export function startForwarding(exchange: LiveExchange): void {
     core.fail(exchange, ProxyError.is(error) ? error : new ProxyError('ERR_BODY_CONSUMED', { cause: error }))
     return
   }
-  for (const tap of exchange.requestTaps ?? []) exchange.incoming?.tap(tap)
+  if (exchange.requestTaps !== undefined && !showBody(exchange, exchange.requestTaps)) return
   if (route.retry.hedge !== undefined) exchange.hedge = hedgeFor(exchange, route)
   if (exchange.incoming === undefined) nextAttempt(exchange, 0)
   // Body bytes that came in one packet with the head are there when this tick is over, and not before.
@@ -36,6 +37,20 @@ export function startForwarding(exchange: LiveExchange): void {
     process.nextTick(() => {
       if (!exchange.finished) nextAttempt(exchange, 0)
     })
+}
+
+/** To whoever asked to see it. False when one of them threw, and the exchange has failed. */
+function showBody(exchange: LiveExchange, taps: readonly BodyTap[]): boolean {
+  const { incoming, body } = exchange
+  try {
+    for (const tap of taps)
+      if (incoming !== undefined) incoming.tap(tap)
+      else if (body instanceof BufferedBody) body.show(tap)
+    return true
+  } catch (cause) {
+    exchange.core.fail(exchange, stageError('tapRequest', cause))
+    return false
+  }
 }
 
 function openBody(exchange: LiveExchange, route: CompiledRoute): void {

@@ -81,7 +81,7 @@ export function readPace(given: PaceOptions, read: OptionReader): Pace {
 }
 
 /** Real time. Its timers do not keep the process alive. */
-const systemClock: Clock = {
+export const systemClock: Clock = {
   now: () => performance.now(),
   setTimeout: (fn, ms) => setTimeout(fn, ms).unref(),
   clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout),
