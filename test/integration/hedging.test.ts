@@ -152,7 +152,7 @@ describe.each(transports)('hedging over %s', (_name, transport) => {
   it('a client that leaves takes both tries with it', async () => {
     await using on = await pair({ '*': never }, { '*': never }, { after: 20 })
     const client = await rawConnect(on.proxy.port)
-    client.write(get())
+    await client.write(get())
     await on.quick.until((upstream) => upstream.active === 1)
     client.destroy()
     await on.slow.until((upstream) => upstream.active === 0)

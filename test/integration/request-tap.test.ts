@@ -34,7 +34,7 @@ describe.each(transports)('request tap over %s', (_name, transport) => {
     const tap = recorder()
     await using proxy = await startProxy({ upstreams: [upstream.url], use: [(exchange) => void exchange.tapRequest(tap)] }, { transport })
     const client = await rawConnect(proxy.port)
-    client.write(`${head('PUT', '/', 'Content-Length: 100')}half`)
+    await client.write(`${head('PUT', '/', 'Content-Length: 100')}half`)
     await upstream.until(({ active }) => active === 1)
     client.destroy()
     await proxy.outcome()

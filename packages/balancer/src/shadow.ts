@@ -367,17 +367,15 @@ class Copy implements Hooks, BodyTap {
     })
     stage.running.add(call)
     stage.onSent()
-    settings.transport.send(
-      {
-        method: exchange.method,
-        path,
-        headers,
-        body: bytes.length > 0 ? wholeBody(bytes) : undefined,
-        timeouts: { connect: settings.timeout, head: settings.timeout, idle: settings.timeout },
-      },
-      upstream,
-      call,
-    )
+    const { timeout } = settings
+    const body = bytes.length > 0 ? wholeBody(bytes) : undefined
+    const request = { method: exchange.method, path, headers, body, timeouts: { connect: timeout, head: timeout, idle: timeout } }
+    try {
+      settings.transport.send(request, upstream, call)
+    } catch (cause) {
+      // A transport must not throw. One that does has started nothing.
+      call.abort(new ProxyError('ERR_REQUEST_NOT_SENT', { cause }))
+    }
   }
 
   #compare(): void {

@@ -110,13 +110,18 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     const route = exchange.route as CompiledRoute
     this.headMs = exchange.core.clock.now() - this.startedAt
     this.status = status
-    if (route.pool.watchesHeads) route.pool.onHead(this.upstream, status, headers)
+    if (route.pool.watchesHeads) {
+      route.pool.onHead(this.upstream, status, headers)
+      // A policy may have taken the upstream down, and this attempt with it.
+      if (this.over) return
+    }
     if (exchange.hedge !== undefined) {
       if (route.retry.statuses?.has(status) === true && exchange.hedge.leave(this)) {
         this.#putAside(status, reason, headers)
         return
       }
       exchange.hedge?.won(this)
+      if (this.over) return
     }
     if (route.retry.statuses?.has(status) === true && this.#retryStatus(route, status, reason, headers)) return
     exchange.incoming?.commit()
@@ -186,6 +191,14 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     }
     this.headMs = this.#exchange.core.clock.now() - this.startedAt
     this.status = 101
+    const { pool } = this.#exchange.route as CompiledRoute
+    if (pool.watchesHeads) {
+      pool.onHead(this.upstream, 101, headers)
+      if (this.over) {
+        tunnel.socket.destroy()
+        return
+      }
+    }
     this.#exchange.upstream = this.upstream
     this.#mode = 'holding'
     // The transport's part is over: what there is to abort from here on is the socket that waits to be joined.

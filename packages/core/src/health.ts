@@ -27,7 +27,7 @@ export interface HealthPolicy {
   admit?(exchange: Exchange): ProxyError | undefined
   /** A try goes to `upstream`. `onAttempt` follows for every one. */
   onAcquire?(upstream: Upstream, exchange: Exchange): void
-  /** A final response head has come, before anything of it was sent on. `headers` is the upstream's flat list, not to be changed. */
+  /** A final response head has come (101 included), before anything of it was sent on. `headers` is the upstream's flat list, not to be changed. */
   onHead?(upstream: Upstream, status: number, headers: readonly string[]): void
   /** Every attempt that ended, also on upstreams that are down. Keep it cheap: it runs on the data path. */
   onAttempt?(outcome: AttemptOutcome): void

@@ -9,8 +9,10 @@ import type { Attempt } from './attempt.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { isRepeatable, send } from './forward.ts'
+import { warnOf } from './pool-health.ts'
 import type { HedgePolicy } from './retry.ts'
 import type { CompiledRoute } from './route.ts'
+import type { Upstream } from './upstream.ts'
 
 /** The tries of one exchange that run side by side. */
 export class Hedge {
@@ -79,9 +81,15 @@ export class Hedge {
     this.#timer = undefined
     if (exchange.finished || this.#running.length === 0 || exchange.core.aborting) return
     for (const { upstream } of this.#running) if (!exchange.tried.includes(upstream)) exchange.tried = [...exchange.tried, upstream]
-    if (pool.allTried(exchange) || pool.hasWaiters || pool.admit(exchange) !== undefined) return
-    if (this.#policy.budget?.tryRetry(exchange.core.clock.now()) === false) return
-    const upstream = pool.pick(exchange, false)
+    let upstream: Upstream | undefined
+    try {
+      if (pool.allTried(exchange) || pool.hasWaiters || pool.admit(exchange) !== undefined) return
+      if (this.#policy.budget?.tryRetry(exchange.core.clock.now()) === false) return
+      upstream = pool.pick(exchange, false)
+    } catch (cause) {
+      // The first try goes on: it needs nobody who throws here.
+      warnOf('a balancer or health policy threw while a hedge was chosen', cause)
+    }
     if (upstream === undefined) return
     this.#sent++
     send(exchange, route, upstream, 0)

@@ -25,7 +25,7 @@ export interface HealthTarget {
   settle(upstream: PoolUpstream, reason: string, error?: unknown): void
   /** Who may be picked has changed. */
   refresh(): void
-  /** Weights have changed: as `refresh`, but not more often than need be. */
+  /** The weight of `upstream` has changed, or it was full and is not: as `refresh`, but not more often than need be. */
   reweigh(upstream: PoolUpstream): void
   /** There may be room for somebody who waits. */
   wake(): void
@@ -38,6 +38,12 @@ type Listening<K extends keyof HealthPolicy> = HealthPolicy & Required<Pick<Heal
 function listening<K extends keyof HealthPolicy>(policies: readonly HealthPolicy[], key: K): readonly Listening<K>[] | undefined {
   const found = policies.filter((policy) => policy[key] !== undefined) as Listening<K>[]
   return found.length === 0 ? undefined : found
+}
+
+/** What an extension throws where no exchange can answer for it. */
+export function warnOf(what: string, cause: unknown): void {
+  const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)
+  process.emitWarning(`${what}: ${text}`, { code: 'WEIR_EXTENSION' })
 }
 
 export class PoolHealth implements HealthControl {
@@ -105,8 +111,7 @@ export class PoolHealth implements HealthControl {
       try {
         policy.onUpstream(change)
       } catch (cause) {
-        const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)
-        process.emitWarning(`onUpstream of the health policy ${policy.name} threw: ${text}`, { code: 'WEIR_HEALTH_POLICY' })
+        warnOf(`onUpstream of the health policy ${policy.name} threw`, cause)
       }
     }
   }
@@ -123,17 +128,41 @@ export class PoolHealth implements HealthControl {
 
   acquired(upstream: Upstream, exchange: Exchange): void {
     const told = this.#acquire
-    if (told !== undefined) for (let i = 0; i < told.length; i++) told[i]?.onAcquire(upstream, exchange)
+    if (told === undefined) return
+    for (let i = 0; i < told.length; i++) {
+      const policy = told[i] as (typeof told)[number]
+      try {
+        policy.onAcquire(upstream, exchange)
+      } catch (cause) {
+        warnOf(`onAcquire of the health policy ${policy.name} threw`, cause)
+      }
+    }
   }
 
   head(upstream: Upstream, status: number, headers: readonly string[]): void {
     const told = this.#head
-    if (told !== undefined) for (let i = 0; i < told.length; i++) told[i]?.onHead(upstream, status, headers)
+    if (told === undefined) return
+    for (let i = 0; i < told.length; i++) {
+      const policy = told[i] as (typeof told)[number]
+      try {
+        policy.onHead(upstream, status, headers)
+      } catch (cause) {
+        warnOf(`onHead of the health policy ${policy.name} threw`, cause)
+      }
+    }
   }
 
   ended(outcome: AttemptOutcome): void {
     const told = this.#attempt
-    if (told !== undefined) for (let i = 0; i < told.length; i++) told[i]?.onAttempt(outcome)
+    if (told === undefined) return
+    for (let i = 0; i < told.length; i++) {
+      const policy = told[i] as (typeof told)[number]
+      try {
+        policy.onAttempt(outcome)
+      } catch (cause) {
+        warnOf(`onAttempt of the health policy ${policy.name} threw`, cause)
+      }
+    }
   }
 
   async close(): Promise<void> {
@@ -236,7 +265,10 @@ export class PoolHealth implements HealthControl {
     this.#tidy(own)
     const before = own.maxConcurrent
     own.rate()
-    if (own.maxConcurrent > before) this.#pool.wake()
+    if (own.maxConcurrent <= before) return
+    // Strategies keep those who are full apart until their next release, which may be far off.
+    if (own.inflight >= before) this.#pool.reweigh(own)
+    this.#pool.wake()
   }
 
   setFailOpen(policy: HealthPolicy, failOpen: boolean, reason: string): void {

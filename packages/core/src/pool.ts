@@ -18,7 +18,7 @@ import { ProxyError } from './errors.ts'
 import { decisions, upstreamState } from './events.ts'
 import type { AttemptOutcome, Exchange } from './exchange.ts'
 import { type Duration, OptionReader } from './options.ts'
-import { type HealthTarget, PoolHealth } from './pool-health.ts'
+import { type HealthTarget, PoolHealth, warnOf } from './pool-health.ts'
 import {
   type LeaveOptions,
   ownedBalancers,
@@ -100,6 +100,7 @@ export class LivePool implements Pool, HealthTarget {
   #reweighedAt = Number.NEGATIVE_INFINITY
   #reweighing: unknown
   #started: Promise<void> | undefined
+  #begun = false
   #closed = false
 
   constructor(options: PoolOptions, read: OptionReader) {
@@ -142,6 +143,7 @@ export class LivePool implements Pool, HealthTarget {
     ownedBalancers.add(this.#balancer)
     this.policies.attach()
     this.refresh()
+    this.#begun = true
   }
 
   /** The first request has to wait for `start`. */
@@ -175,7 +177,11 @@ export class LivePool implements Pool, HealthTarget {
     const from = upstream.state
     this.#setState(upstream, 'draining', 'removed', undefined)
     this.policies.tell({ upstream, from, to: undefined, reason: 'removed' })
-    this.transport.forget?.(upstream)
+    try {
+      this.transport.forget?.(upstream)
+    } catch (cause) {
+      warnOf(`forget of the transport ${this.transport.name} threw`, cause)
+    }
   }
 
   /** An upstream that may join, or undefined with the problems recorded. */
@@ -355,7 +361,13 @@ export class LivePool implements Pool, HealthTarget {
     let lowest = Number.POSITIVE_INFINITY
     for (const member of this.#usable) lowest = Math.min(lowest, tierOf(member))
     this.#inUse = this.#usable.filter((member) => tierOf(member) === lowest)
-    this.#balancer.update(this.#inUse)
+    try {
+      this.#balancer.update(this.#inUse)
+    } catch (cause) {
+      // At creation the mistake is the caller's to see. Later on, what changed is not the balancer's to undo.
+      if (!this.#begun) throw cause
+      warnOf(`update of the balancer ${this.#balancer.name} threw`, cause)
+    }
     this.wake()
   }
 
@@ -423,11 +435,22 @@ export class LivePool implements Pool, HealthTarget {
     if (decisions.hasSubscribers)
       recordDecision(this.name, this.#balancer.name, this.#members, this.#usable, this.#inUse, exchange, upstream, by)
     if (upstream === undefined) return undefined
-    ;(upstream as PoolUpstream).inflight++
-    this.#inflight++
-    this.#balancer.acquire?.(upstream)
+    this.#take(upstream as PoolUpstream)
     this.policies.acquired(upstream, exchange)
     return upstream
+  }
+
+  #take(upstream: PoolUpstream): void {
+    upstream.inflight++
+    this.#inflight++
+    try {
+      this.#balancer.acquire?.(upstream)
+    } catch (cause) {
+      // There will be no attempt that gives it back.
+      upstream.inflight--
+      this.#inflight--
+      throw cause
+    }
   }
 
   /** The upstream that this exchange wants: also one that is draining or out of tier, but none that policies call down. */
@@ -485,7 +508,11 @@ export class LivePool implements Pool, HealthTarget {
 
   /** A final head has come. */
   onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
-    this.#balancer.onHead?.(upstream, status, headers)
+    try {
+      this.#balancer.onHead?.(upstream, status, headers)
+    } catch (cause) {
+      warnOf(`onHead of the balancer ${this.#balancer.name} threw`, cause)
+    }
     this.policies.head(upstream, status, headers)
   }
 
@@ -497,7 +524,11 @@ export class LivePool implements Pool, HealthTarget {
     this.#inflight--
     if (attempt.headMs !== undefined) own.observe(attempt.headMs)
     const outcome: AttemptOutcome = attempt
-    this.#balancer.release?.(own, outcome)
+    try {
+      this.#balancer.release?.(own, outcome)
+    } catch (cause) {
+      warnOf(`release of the balancer ${this.#balancer.name} threw`, cause)
+    }
     this.policies.ended(outcome)
     if (own.inflight === 0 && own.onIdle !== undefined) settleIdle(own)
     this.wake()

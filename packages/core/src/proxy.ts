@@ -362,6 +362,8 @@ export class ProxyCore implements StageSink {
     if (exchange.backoffTimer !== undefined) this.clock.clearTimeout(exchange.backoffTimer)
     if (exchange.deadlineTimer !== undefined) this.clock.clearTimeout(exchange.deadlineTimer)
     if (exchange.attempt !== undefined && !exchange.attempt.over) exchange.attempt.cancelQuietly(exchange.error)
+    // An earlier one may still read the rest of an answer that was put aside.
+    if (exchange.attempts.length > 1) for (const attempt of exchange.attempts) if (!attempt.over) attempt.cancelQuietly(exchange.error)
     this.#letUploadRunOut(exchange)
     if (exchange.error !== undefined) exchange.abortSignal(exchange.error)
     if (exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#report(exchange)

@@ -219,6 +219,16 @@ describe('no good answer', () => {
     expect(await t.reading.urls(3)).toEqual(['http://10.0.0.9:3000'])
   })
 
+  it('of a family that had no addresses any more: the old ones do not come back', async () => {
+    await using t = await rig(good)
+    t.dns.zone = zoneOf(a(name, '10.0.0.1', 10))
+    await t.asksAfter(10_000)
+    expect(await t.reading.urls(2)).toEqual(['http://10.0.0.1:3000'])
+    t.dns.zone = { ...zoneOf(a(name, '10.0.0.1', 10)), 'AAAA app.test': 'SERVFAIL' }
+    await t.asksAfter(10_000)
+    expect([t.reading.lists.length, t.reading.failures]).toEqual([2, ['ERR_DISCOVERY_DNS']])
+  })
+
   it('at the very first throws, asks no more, and is opened anew by the next reader', async () => {
     await using dns = await dnsServer(both('SERVFAIL'))
     const clock = virtualClock()

@@ -1,8 +1,11 @@
 /** Real files, changed in the ways that editors, deployments and accidents change them. */
+import { execFile } from 'node:child_process'
+import { watch } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rename, rm, symlink, truncate, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { createPool, OptionsError } from '@weir/core'
 import { fakeTransport, virtualClock } from '@weir/testing'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -156,17 +159,35 @@ describe('a file', () => {
     path = join(sub, 'upstreams.json')
     await mkdir(sub)
     await writeFile(path, text(1))
-    await using t = await stepping({ interval: '30s' })
+    await using t = await stepping()
     await rm(sub, { recursive: true })
     await mkdir(sub)
     await writeFile(path, text(2))
     // The interval finds the folder, the watcher what happens in it from then on.
-    await t.step(30_000)
-    await t.step(50)
+    await t.step(3_600_000)
     await t.seeing(text(2))
     await writeFile(path, text(3))
     await t.seeing(text(3))
     expect(await t.reading.urls(3)).toEqual(urls(3))
+  })
+
+  it('that changes while it is being read is read again', async () => {
+    await writeFile(path, text(1))
+    const parse = async (content: string): Promise<unknown> => {
+      if (content === text(1)) {
+        const event = new Promise<void>((resolve) => {
+          const watcher = watch(folder, () => {
+            watcher.close()
+            resolve()
+          })
+        })
+        await writeFile(path, text(2))
+        await event
+      }
+      return JSON.parse(content)
+    }
+    await using reading = watching({ parse })
+    expect(await reading.urls(2)).toEqual(urls(2))
   })
 })
 
@@ -282,6 +303,11 @@ describe('a wrong file', () => {
     await writeFile(path, `[${' '.repeat(48)}]`)
     await using reading = watching({ maxSize: 50 })
     expect(await reading.list(1)).toEqual([])
+  })
+
+  it.skipIf(process.platform === 'win32')('that is a pipe is not opened: nobody may ever write', async () => {
+    await promisify(execFile)('mkfifo', [path])
+    await expect(fileSource(path, { debounce: 1 })[Symbol.asyncIterator]().next()).rejects.toMatchObject({ code: 'ERR_DISCOVERY_FILE' })
   })
 
   it('that is a folder, or has gone, leaves the last good list', async () => {

@@ -3,7 +3,7 @@
  * a replacement, or simply mistyped. None of that reaches the pool. A wrong file is only called wrong when it has been the same for a while, because what
  * is being written looks just like a mistake.
  */
-import { type FileHandle, open, stat } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Duration, OptionReader, type Size, type UpstreamInput } from '@weir/core'
@@ -162,8 +162,7 @@ class FileReader {
     try {
       // Opening a pipe would wait for its writer.
       if (!(await stat(path)).isFile()) return new DiscoveryError('ERR_DISCOVERY_FILE', name, `${path} is not a file`)
-      await using file = await open(path)
-      const bytes = await readUpTo(file, maxSize + 1)
+      const bytes = await readUpTo(path, maxSize + 1)
       if (bytes.length <= maxSize) return bytes
       return new DiscoveryError('ERR_DISCOVERY_TOO_LARGE', name, `${path} is longer than ${maxSize} bytes (\`maxSize\`)`)
     } catch (cause) {
@@ -172,13 +171,18 @@ class FileReader {
   }
 }
 
-async function readUpTo(file: FileHandle, most: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = []
-  for (let length = 0; length < most; ) {
-    const { buffer, bytesRead } = await file.read({ buffer: Buffer.allocUnsafe(Math.min(65_536, most - length)) })
-    if (bytesRead === 0) break
-    length += bytesRead
-    chunks.push(buffer.subarray(0, bytesRead))
+async function readUpTo(path: string, most: number): Promise<Uint8Array> {
+  const file = await open(path)
+  try {
+    const chunks: Uint8Array[] = []
+    for (let length = 0; length < most; ) {
+      const { buffer, bytesRead } = await file.read({ buffer: Buffer.allocUnsafe(Math.min(65_536, most - length)) })
+      if (bytesRead === 0) break
+      length += bytesRead
+      chunks.push(buffer.subarray(0, bytesRead))
+    }
+    return Buffer.concat(chunks)
+  } finally {
+    await file.close()
   }
-  return Buffer.concat(chunks)
 }

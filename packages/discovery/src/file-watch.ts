@@ -14,7 +14,7 @@ export class FileWatch {
   readonly #path: string
   readonly #hint: () => void
   #watcher: FSWatcher | undefined
-  /** Device and inode of the folder that is being watched. */
+  /** Device, inode and birth of the folder that is being watched: the inode alone may be that of one which is gone. */
   #folder = ''
   #link = false
   #closed = false
@@ -27,7 +27,7 @@ export class FileWatch {
   /** Sees to it that the right folder is watched, if there is one. To be called before the file is read. */
   async renew(): Promise<void> {
     const path = dirname(this.#path)
-    const folder = await stat(path).then(({ dev, ino }) => `${dev} ${ino}`, nothing)
+    const folder = await stat(path, { bigint: true }).then(({ dev, ino, birthtimeNs }) => `${dev} ${ino} ${birthtimeNs}`, nothing)
     this.#link = await lstat(this.#path).then(
       (file) => file.isSymbolicLink(),
       () => false,

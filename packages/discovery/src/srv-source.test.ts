@@ -119,6 +119,13 @@ describe('no good answer', () => {
     expect(await t.reading.list(2)).toEqual([])
   })
 
+  it('for all targets, which are new: the last good list stays, also with onEmpty: "clear"', async () => {
+    await using t = await rig(zoneOf(...one), { onEmpty: 'clear' })
+    t.dns.zone = { ...zoneOf(two[2]), 'A b.test': 'SERVFAIL' }
+    await t.later(20_000)
+    expect([t.reading.lists.length, t.reading.failures]).toEqual([1, ['ERR_DISCOVERY_DNS']])
+  })
+
   it('a target "." means that the service is not there, and is no failure', async () => {
     await using t = await rig(zoneOf(...one))
     t.dns.zone = zoneOf(srv(service, '.', 0))

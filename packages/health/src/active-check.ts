@@ -223,7 +223,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     },
     follow: () =>
       followCheck(`${name} (followed)`, onDown, {
-        start,
+        start: () => void start(),
         verdicts: () => [...targets.values()].map(({ upstream, verdict }) => [upstream.id, verdict] as const),
         subscribe(follower) {
           followers.add(follower)

@@ -222,3 +222,20 @@ it('wrong options are named', () => {
     'scope',
   ])
 })
+
+it('tunnels and event streams, which have been answered, do not use the limit up for ever', async () => {
+  const clock = virtualClock()
+  const policy = adaptiveConcurrency({ measureLimit: 3 })
+  const upstream = stubUpstream()
+  const control = { inflight: 0, clock, random: seededRandom(1), name: 'pool', upstreams: [upstream] }
+  policy.attach(control as unknown as HealthControl)
+  for (const status of [101, 101, 200]) {
+    expect(policy.admit?.(stubExchange())).toBeUndefined()
+    control.inflight++
+    policy.onAcquire?.(upstream, stubExchange())
+    policy.onHead?.(upstream, status, [])
+  }
+  await clock.advance(3_600_000)
+  expect(policy.admit?.(stubExchange())).toBeUndefined()
+  await policy.close?.()
+})

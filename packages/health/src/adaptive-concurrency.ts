@@ -124,17 +124,21 @@ function sampleInto(limiter: Limiter | undefined, outcome: Parameters<NonNullabl
 }
 
 function poolLimit(name: string, settings: GradientSettings, initial: number): HealthPolicy {
-  let pool: HealthControl | undefined
   let limiter: Limiter | undefined
+  /** Attempts that wait for their head: what is measured is the time to it, and a tunnel or an event stream that was answered is no load on the queue. */
+  let busy = 0
   return {
     name,
     attach(control) {
-      pool = control
       limiter = new Limiter(settings, initial, control.clock, control.random, () => {})
     },
-    admit: () =>
-      pool !== undefined && limiter !== undefined && pool.inflight >= limiter.limit ? new ProxyError('ERR_OVERLOADED') : undefined,
-    onAttempt: (outcome) => sampleInto(limiter, outcome),
+    admit: () => (limiter !== undefined && busy >= limiter.limit ? new ProxyError('ERR_OVERLOADED') : undefined),
+    onAcquire: () => void busy++,
+    onHead: () => void busy--,
+    onAttempt(outcome) {
+      if (outcome.headMs === undefined) busy--
+      sampleInto(limiter, outcome)
+    },
     close: () => limiter?.close(),
   }
 }

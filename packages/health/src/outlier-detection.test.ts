@@ -1,7 +1,7 @@
 /** Outlier detection in a real pool on a virtual clock, with attempts that the test makes up; at the end through the whole proxy. */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { type AttemptOutcome, createPool, createProxy, type ErrorCode, errorTable, ProxyError, type Upstream } from '@weir/core'
-import { fakeTransport, stubOutcome, virtualClock } from '@weir/testing'
+import { fakeTransport, stubOutcome, type VirtualClock, virtualClock } from '@weir/testing'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Ejection, newcomer, nextEjection } from './ejection.ts'
@@ -16,9 +16,15 @@ beforeEach(() => {
 })
 afterEach(() => void unsubscribe('weir:health:outlier', listener))
 
-async function rig(count: number, options: OutlierOptions = {}) {
-  const ids = Array.from({ length: count }, (_, i) => `u${i}`)
+/** As real timers are: they count whole milliseconds, and so may be a fraction of one early by the finer clock. */
+function earlyClock(by: number): VirtualClock {
   const clock = virtualClock()
+  const { setTimeout } = clock
+  return Object.assign(clock, { setTimeout: (fn: () => void, ms: number) => setTimeout(fn, ms - by) })
+}
+
+async function rig(count: number, options: OutlierOptions = {}, clock: VirtualClock = virtualClock()) {
+  const ids = Array.from({ length: count }, (_, i) => `u${i}`)
   const policy = outlierDetection(options)
   const pool = createPool({
     upstreams: ids.map((id) => ({ url: `http://${id}.test`, id })),
@@ -128,6 +134,36 @@ describe('ejection', () => {
     await clock.advance(40_000)
     fail('u0', 5)
     expect(messages.at(-1)?.ejectedMs).toBe(30_000)
+  })
+
+  describe('by timers that are half a millisecond early', () => {
+    it('ends all the same, as often as it comes', async () => {
+      const { clock, pool, fail, down } = await rig(3, { baseEjection: '30s', maxEjected: 0.4 }, earlyClock(0.5))
+      for (const ms of [30_000, 60_000]) {
+        fail('u0', 5)
+        expect(down()).toEqual(['u0'])
+        await clock.advance(ms)
+        expect(down()).toEqual([])
+        // Nothing is left of it in the count of those who are out: the next one is the first again.
+        fail('u1', 5)
+        expect(down()).toEqual(['u1'])
+        await clock.advance(60_000)
+        expect(down()).toEqual([])
+      }
+      await pool.close()
+    })
+
+    it('is forgotten at the pace of one step per quiet interval', async () => {
+      const { clock, pool, fail } = await rig(2, { baseEjection: '30s', maxEjection: '90s', interval: '10s' }, earlyClock(0.5))
+      for (const ms of [30_000, 60_000, 90_000]) {
+        fail('u0', 5)
+        await clock.advance(ms)
+      }
+      await clock.advance(40_000)
+      fail('u0', 5)
+      expect(messages.at(-1)?.ejectedMs).toBe(30_000)
+      await pool.close()
+    })
   })
 
   it('a long bad day is forgotten as fast as the cap needs', () => {

@@ -124,7 +124,13 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
     return list
   }
 
-  const sweep = (control: HealthControl): void => {
+  const sweepIn = (control: HealthControl): void => {
+    const due = control.clock.now() + interval
+    sweeper = control.clock.setTimeout(() => sweep(control, due), interval)
+  }
+
+  /** @param due when it was to be: timers may be a fraction early, and an interval that lacks it would not count as quiet */
+  const sweep = (control: HealthControl, due: number): void => {
     const verdicts: [OutlierCause, Outlier<OutlierRecord>[]][] = []
     if (failureRatio !== undefined)
       verdicts.push([
@@ -150,9 +156,9 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
       record.forgetInterval()
       // The end of an ejection has a timer of its own.
       if (record.ejection.kind === 'admitted')
-        record.ejection = nextEjection(record.ejection, { kind: 'time', now: control.clock.now() }, settings)
+        record.ejection = nextEjection(record.ejection, { kind: 'time', now: Math.max(due, control.clock.now()) }, settings)
     }
-    sweeper = control.clock.setTimeout(() => sweep(control), interval)
+    sweepIn(control)
   }
 
   const answered = (record: OutlierRecord, status: number, headMs: number | undefined): void => {
@@ -193,8 +199,7 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
       const control = pool
       const sweeps = failureRatio !== undefined || successRate !== undefined || latency !== undefined
       // Also without rates to compare, quiet intervals are what past ejections are forgotten by.
-      if (control !== undefined && !closed && (sweeps || settings.max > settings.base))
-        sweeper = control.clock.setTimeout(() => sweep(control), interval)
+      if (control !== undefined && !closed && (sweeps || settings.max > settings.base)) sweepIn(control)
     },
     onUpstream({ upstream, from, to }) {
       if (pool === undefined || closed) return
