@@ -78,6 +78,7 @@ function simulate(seconds: number, load: number, workersAt: (second: number) => 
     }
     const startedAt = clock.now()
     control.inflight++
+    policy?.onAcquire?.(upstream, exchange)
     waiting.push(() =>
       clock.setTimeout(
         () => {
@@ -86,6 +87,7 @@ function simulate(seconds: number, load: number, workersAt: (second: number) => 
           const headMs = clock.now() - startedAt
           tally.done++
           tally.worstMs = Math.max(tally.worstMs, headMs)
+          policy?.onHead?.(upstream, 200, [])
           policy?.onAttempt?.({ ...stubOutcome(upstream), startedAt, headMs, durationMs: headMs })
           next()
         },

@@ -1,7 +1,7 @@
 /** Circuit breakers in a real proxy on a virtual clock; the upstream side answers what the test says, when it says so. */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { createPool, createProxy, type ErrorCode, ProxyError, type Upstream } from '@weir/core'
-import { type FakeResponse, fakeTransport, seededRandom, stubExchange, stubOutcome, virtualClock } from '@weir/testing'
+import { createPool, createProxy, type ErrorCode } from '@weir/core'
+import { type FakeResponse, fakeTransport, seededRandom, virtualClock } from '@weir/testing'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { CircuitBreakerOptions } from './breaker-options.ts'

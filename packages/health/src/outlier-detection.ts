@@ -124,13 +124,15 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
     return list
   }
 
-  const sweepIn = (control: HealthControl): void => {
-    const due = control.clock.now() + interval
-    sweeper = control.clock.setTimeout(() => sweep(control, due), interval)
+  /** @param from when the interval begins */
+  const sweepAfter = (control: HealthControl, from: number): void => {
+    const due = from + interval
+    sweeper = control.clock.setTimeout(() => sweep(control, due), due - control.clock.now())
   }
 
   /** @param due when it was to be: timers may be a fraction early, and an interval that lacks it would not count as quiet */
   const sweep = (control: HealthControl, due: number): void => {
+    const now = Math.max(due, control.clock.now())
     const verdicts: [OutlierCause, Outlier<OutlierRecord>[]][] = []
     if (failureRatio !== undefined)
       verdicts.push([
@@ -155,10 +157,9 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
     for (const record of records.values()) {
       record.forgetInterval()
       // The end of an ejection has a timer of its own.
-      if (record.ejection.kind === 'admitted')
-        record.ejection = nextEjection(record.ejection, { kind: 'time', now: Math.max(due, control.clock.now()) }, settings)
+      if (record.ejection.kind === 'admitted') record.ejection = nextEjection(record.ejection, { kind: 'time', now }, settings)
     }
-    sweepIn(control)
+    sweepAfter(control, now)
   }
 
   const answered = (record: OutlierRecord, status: number, headMs: number | undefined): void => {
@@ -199,7 +200,7 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
       const control = pool
       const sweeps = failureRatio !== undefined || successRate !== undefined || latency !== undefined
       // Also without rates to compare, quiet intervals are what past ejections are forgotten by.
-      if (control !== undefined && !closed && (sweeps || settings.max > settings.base)) sweepIn(control)
+      if (control !== undefined && !closed && (sweeps || settings.max > settings.base)) sweepAfter(control, control.clock.now())
     },
     onUpstream({ upstream, from, to }) {
       if (pool === undefined || closed) return
