@@ -190,6 +190,25 @@ describe('in a pool', () => {
     expect(clock.pending).toBe(0)
   })
 
+  it('takes every step, also by timers that are half a millisecond early', async () => {
+    const clock = virtualClock()
+    const { setTimeout } = clock
+    Object.assign(clock, { setTimeout: (fn: () => void, ms: number) => setTimeout(fn, ms - 0.5) })
+    const policy = adaptiveConcurrency({ scope: 'upstream', measureSamples: 10, initialLimit: 20 })
+    const pool = createPool({ upstreams: ['http://a.test'], health: [policy], transport: fakeTransport(), clock })
+    const [a] = pool.upstreams as [Upstream]
+    const limits: number[] = []
+    for (let step = 0; step < 6; step++) {
+      for (let i = 0; i < 10; i++) policy.onAttempt?.(outcome(a, { headMs: 10 }))
+      // As under load: the next sample comes with the step.
+      await clock.advance(99.5)
+      limits.push(a.maxConcurrent)
+    }
+    // It grows with every step but the first, which measured.
+    expect(limits).toEqual([...new Set(limits)].toSorted((x, y) => x - y))
+    await pool.close()
+  })
+
   it('failures, errors and tunnels are no samples', async () => {
     const clock = virtualClock()
     const policy = adaptiveConcurrency({ scope: 'upstream', measureSamples: 1 })

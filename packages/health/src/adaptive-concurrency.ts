@@ -45,6 +45,7 @@ class Limiter {
   readonly #histogram = new LatencyHistogram()
   readonly #onLimit: (limit: number) => void
   #timer: unknown
+  #ticked = Number.NEGATIVE_INFINITY
   #closed = false
 
   constructor(settings: GradientSettings, initial: number, clock: Clock, random: () => number, onLimit: (limit: number) => void) {
@@ -62,7 +63,9 @@ class Limiter {
   sample(ms: number, startedAt: number): void {
     if (this.#closed) return
     if (takesSample(this.gradient, startedAt)) this.#histogram.record(ms)
-    this.#timer ??= this.#clock.setTimeout(() => this.#tick(), this.#settings.step)
+    if (this.#timer !== undefined) return
+    const due = Math.max(this.#clock.now(), this.#ticked) + this.#settings.step
+    this.#timer = this.#clock.setTimeout(() => this.#tick(due), this.#settings.step)
   }
 
   close(): void {
@@ -70,10 +73,12 @@ class Limiter {
     this.#clock.clearTimeout(this.#timer)
   }
 
-  #tick(): void {
+  /** @param due when it was to be: a timer may be a fraction early, and the step would be put off by a whole one */
+  #tick(due: number): void {
     this.#timer = undefined
     const before = this.limit
-    this.gradient = nextGradient(this.gradient, this.#clock.now(), this.#random(), this.#histogram, this.#settings)
+    this.#ticked = Math.max(due, this.#clock.now())
+    this.gradient = nextGradient(this.gradient, this.#ticked, this.#random(), this.#histogram, this.#settings)
     if (this.limit !== before) this.#onLimit(this.limit)
   }
 }
