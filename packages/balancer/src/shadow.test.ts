@@ -4,7 +4,8 @@ import type { AddressInfo } from 'node:net'
 import { createProxy, type ProxyOptions } from '@weir/core'
 import { faults, rawRequest, type TestUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
-import { type ShadowOptions, type ShadowResult, type ShadowStage, shadow } from './shadow.ts'
+import { type ShadowStage, shadow } from './shadow.ts'
+import type { ShadowOptions, ShadowResult } from './shadow-options.ts'
 
 interface Rig extends AsyncDisposable {
   readonly port: number

@@ -7,12 +7,12 @@
  * `IncomingBody` carries the request's body from the client to whichever attempt reads it; `ResponsePump` carries the response's body from
  * a transport through the chain of transforms and taps to the client.
  */
-import { type IncomingMessage, ServerResponse } from 'node:http'
-import { Socket } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
 import { stageError } from './pipeline.ts'
+import { endsInSystem, Reclaims } from './reclaim.ts'
 import { ReplayBuffer } from './replay.ts'
 import type { BodyTap } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
@@ -291,50 +291,6 @@ export interface PumpEvents {
   onPumped(): void
   /** A transform or tap threw. */
   onPumpError(error: unknown): void
-}
-
-const plain = {
-  write: ServerResponse.prototype.write,
-  socketWrite: Socket.prototype.write,
-  generic: internals(Socket.prototype)._writeGeneric,
-}
-
-function internals(socket: object): { readonly _writeGeneric?: unknown; readonly _handle?: unknown } {
-  return socket
-}
-
-/**
- * Does the callback of `res.write` mean that nobody reads the chunk any more? It does where the chunk goes straight to the operating system. A
- * middleware that wraps `write` may keep chunks, and a connection that is some other stream only passes them on.
- */
-function endsInSystem(res: ServerResponse): boolean {
-  const { socket } = res
-  return (
-    res.write === plain.write &&
-    socket instanceof Socket &&
-    socket.write === plain.socketWrite &&
-    internals(socket)._writeGeneric === plain.generic &&
-    internals(socket)._handle != null
-  )
-}
-
-/** Chunks that a connection has not taken yet. Writes are done in their order, so that one callback serves them all. */
-class Reclaims {
-  readonly #waiting: Buffer[] = []
-  readonly #onWritten: (error?: Error | null) => void
-
-  constructor(reclaim: (chunk: Buffer) => void) {
-    this.#onWritten = (error) => {
-      const chunk = this.#waiting.shift()
-      // After an error the system may still be reading it.
-      if (chunk !== undefined && !error) reclaim(chunk)
-    }
-  }
-
-  after(chunk: Buffer): (error?: Error | null) => void {
-    this.#waiting.push(chunk)
-    return this.#onWritten
-  }
 }
 
 /**
