@@ -6,9 +6,9 @@
  * more capacity than callers, by how much more. That is what Envoy's zone-aware routing does, and like there it is off in small pools, where
  * shares are too coarse, and where the own zone has nobody.
  */
-import { type AttemptOutcome, type Balancer, type Exchange, OptionReader, type Upstream } from '@weir/core'
+import { type Balancer, type Exchange, OptionReader, type Upstream } from '@weir/core'
 import { labelOf } from './labels.ts'
-import { Audience, type BalancerFactory, readFactory } from './nested.ts'
+import { type BalancerFactory, GroupBalancer, readFactory } from './nested.ts'
 import { random } from './random.ts'
 import { type RandomOption, readRandom } from './random-option.ts'
 
@@ -67,11 +67,10 @@ interface Settings {
   readonly random: () => number
 }
 
-class Locality implements Balancer {
+class Locality extends GroupBalancer {
   readonly name: string = 'locality'
   readonly #settings: Settings
   readonly #everywhere: Balancer
-  readonly #audience = new Audience()
   #zones = new Map<string | undefined, Balancer>()
   /** Whom a pick chooses from: the own zone first. Empty while zones are not looked at. */
   #choices: readonly Balancer[] = []
@@ -79,6 +78,7 @@ class Locality implements Balancer {
   #marks = new Float64Array(0)
 
   constructor(settings: Settings) {
+    super()
     this.#settings = settings
     this.#everywhere = settings.make()
   }
@@ -98,7 +98,7 @@ class Locality implements Balancer {
       const balancer = before.get(name) ?? make()
       balancer.update(upstreams)
       this.#zones.set(name, balancer)
-      for (const upstream of upstreams) this.#audience.set(upstream, [balancer, this.#everywhere])
+      for (const upstream of upstreams) this.assign(upstream, [balancer, this.#everywhere])
     }
     for (const [name, balancer] of before) if (!members.has(name)) balancer.update([])
     this.#everywhere.update(available)
@@ -138,17 +138,5 @@ class Locality implements Balancer {
     for (let i = 0; i < choices.length; i++) if (height < (this.#marks[i] as number)) return choices[i]
     // The sum of fractions may be a little less than 1.
     return choices[0]
-  }
-
-  acquire(upstream: Upstream): void {
-    this.#audience.acquire(upstream)
-  }
-
-  onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
-    this.#audience.onHead(upstream, status, headers)
-  }
-
-  release(upstream: Upstream, outcome: AttemptOutcome): void {
-    this.#audience.release(upstream, outcome)
   }
 }

@@ -2,7 +2,7 @@
  * Strategies made of strategies. An instance belongs to one membership, so what is given is a factory, called once per membership: with one
  * instance for two, each would see the other's upstreams come and go.
  */
-import type { AttemptOutcome, Balancer, OptionReader, Upstream } from '@weir/core'
+import type { AttemptOutcome, Balancer, Exchange, OptionReader, Upstream } from '@weir/core'
 
 /** Makes a new instance with every call: `() => leastConnections()`. */
 export type BalancerFactory = () => Balancer
@@ -27,11 +27,18 @@ export function isBalancer(value: unknown): value is Balancer {
   return typeof balancer === 'object' && balancer !== null && typeof balancer.pick === 'function' && typeof balancer.update === 'function'
 }
 
-/** Who is told of exchanges on an upstream: the strategies that have it. Remembered beyond its leaving, since its exchanges may end later. */
-export class Audience {
+/**
+ * A strategy that hands upstreams to others, several of which may have the same one: exchanges on an upstream are told to all that have it. That is
+ * remembered beyond its leaving, since its exchanges may end later.
+ */
+export abstract class GroupBalancer implements Balancer {
+  abstract readonly name: string
   readonly #strategies = new WeakMap<Upstream, readonly Balancer[]>()
 
-  set(upstream: Upstream, strategies: readonly Balancer[]): void {
+  abstract update(available: readonly Upstream[]): void
+  abstract pick(exchange: Exchange): Upstream | undefined
+
+  protected assign(upstream: Upstream, strategies: readonly Balancer[]): void {
     this.#strategies.set(upstream, strategies)
   }
 

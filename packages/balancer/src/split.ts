@@ -2,12 +2,12 @@
  * A traffic split among the upstreams of one pool: 95 % of the users to those with the label `version: stable`, 5 % to `version: canary`, and each
  * user always to the same. How many servers an arm has does not matter to its share.
  */
-import { type AttemptOutcome, type Balancer, type Exchange, OptionReader, type Upstream } from '@weir/core'
+import { type Balancer, type Exchange, OptionReader, type Upstream } from '@weir/core'
 import { Arms, mostArms, readWeights } from './arms.ts'
 import { evenHash } from './hash-balancer.ts'
 import { type HashKeyOptions, hashKeyNames, type KeyReader, readHashKey } from './hash-key.ts'
 import { hasLabels, type Labels, readLabels } from './labels.ts'
-import { Audience, type BalancerFactory, readFactory } from './nested.ts'
+import { type BalancerFactory, GroupBalancer, readFactory } from './nested.ts'
 import { random } from './random.ts'
 
 interface ArmBase {
@@ -86,16 +86,16 @@ function readArms(read: OptionReader, value: unknown): NamedArm[] {
   return arms as NamedArm[]
 }
 
-class Split implements SplitBalancer {
+class Split extends GroupBalancer implements SplitBalancer {
   readonly name: string = 'split'
   readonly #key: KeyReader
   readonly #arms: Arms
   readonly #members: readonly ((upstream: Upstream) => boolean)[]
   readonly #strategies: readonly Balancer[]
   readonly #spill: boolean
-  readonly #audience = new Audience()
 
   constructor(key: KeyReader, arms: readonly NamedArm[], salt: string, spill: boolean, make: BalancerFactory) {
+    super()
     this.#key = key
     this.#arms = new Arms(
       arms.map(({ name }) => name),
@@ -127,7 +127,7 @@ class Split implements SplitBalancer {
       strategy.update(members)
       for (const upstream of members) told.get(upstream)?.push(strategy)
     })
-    for (const [upstream, strategies] of told) this.#audience.set(upstream, strategies)
+    for (const [upstream, strategies] of told) this.assign(upstream, strategies)
   }
 
   pick(exchange: Exchange): Upstream | undefined {
@@ -140,17 +140,5 @@ class Split implements SplitBalancer {
       tried |= 1 << arm
     }
     return undefined
-  }
-
-  acquire(upstream: Upstream): void {
-    this.#audience.acquire(upstream)
-  }
-
-  onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
-    this.#audience.onHead(upstream, status, headers)
-  }
-
-  release(upstream: Upstream, outcome: AttemptOutcome): void {
-    this.#audience.release(upstream, outcome)
   }
 }

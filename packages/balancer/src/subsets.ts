@@ -5,12 +5,12 @@
  * Each combination of labels that exists is a pool of its own with a strategy of its own, made when membership changes. A pick walks down a tree
  * of maps, one level per label, and asks the strategy at the end.
  */
-import { type AttemptOutcome, type Balancer, type Exchange, OptionReader, type Upstream } from '@weir/core'
+import { type Balancer, type Exchange, OptionReader, type Upstream } from '@weir/core'
 import type { HashKey } from './hash-key.ts'
 import { KeySources } from './key-source.ts'
 import { readSources } from './key-source-options.ts'
 import { expectedLabels, hasLabels, isLabels, type Labels, labelOf } from './labels.ts'
-import { Audience, type BalancerFactory, readFactory } from './nested.ts'
+import { type BalancerFactory, GroupBalancer, readFactory } from './nested.ts'
 import { random } from './random.ts'
 
 interface SubsetsBase {
@@ -113,7 +113,7 @@ interface Subset {
 
 type Tree = Map<string, Tree | Subset>
 
-class Subsets implements Balancer {
+class Subsets extends GroupBalancer {
   readonly name: string = 'subsets'
   readonly #wanted: Wanted
   readonly #make: BalancerFactory
@@ -121,12 +121,12 @@ class Subsets implements Balancer {
   readonly #default: Labels | undefined
   /** For what falls back; undefined with `none`. */
   readonly #fallback: Balancer | undefined
-  readonly #audience = new Audience()
   #subsets = new Map<string, Subset>()
   #tree: Tree = new Map()
   #warned = false
 
   constructor(wanted: Wanted, make: BalancerFactory, fallback: 'none' | 'any' | Labels, most: number) {
+    super()
     this.#wanted = wanted
     this.#make = make
     this.#most = most
@@ -148,7 +148,7 @@ class Subsets implements Balancer {
       subset?.members.push(upstream)
       const told = subset === undefined ? [] : [subset.balancer]
       if (isDefault.has(upstream)) told.push(this.#fallback as Balancer)
-      this.#audience.set(upstream, told)
+      this.assign(upstream, told)
     }
     for (const { balancer, members } of this.#subsets.values()) balancer.update(members)
     for (const [key, { balancer }] of before) if (!this.#subsets.has(key)) balancer.update([])
@@ -195,17 +195,5 @@ class Subsets implements Balancer {
       if (at === undefined) return undefined
     }
     return at as Subset
-  }
-
-  acquire(upstream: Upstream): void {
-    this.#audience.acquire(upstream)
-  }
-
-  onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
-    this.#audience.onHead(upstream, status, headers)
-  }
-
-  release(upstream: Upstream, outcome: AttemptOutcome): void {
-    this.#audience.release(upstream, outcome)
   }
 }

@@ -1,6 +1,9 @@
 /**
  * One try, and the sink of its transport call. A small state machine: it waits for a head; then it relays to the client, or holds while
  * asynchronous hooks decide, or stashes (its status is being retried), or discards (a hook replaced the response).
+ *
+ * Its modes and all that may happen in each of them stand in one class, long as that makes it: which callback means what is decided by the mode, and
+ * a mode that were changed from elsewhere could bring an attempt back that is over.
  */
 import type { ResponsePump } from './body.ts'
 import { ProxyError } from './errors.ts'
