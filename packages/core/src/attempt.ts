@@ -31,6 +31,8 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   readonly number: number
   readonly startedAt: number
   readonly queuedMs: number
+  /** The try before this one. */
+  readonly before: Attempt | undefined
   headMs: number | undefined = undefined
   status: number | undefined = undefined
   error: ProxyError | undefined = undefined
@@ -53,7 +55,8 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   constructor(exchange: LiveExchange, upstream: Upstream, queuedMs: number) {
     this.#exchange = exchange
     this.upstream = upstream
-    this.number = exchange.attempts.length + 1
+    this.number = exchange.tries + 1
+    this.before = exchange.latest
     // The first try begins with the exchange unless it had to wait: stages run in between, but they are microseconds.
     this.startedAt = this.number === 1 && queuedMs === 0 && exchange.hooks === undefined ? exchange.startedAt : exchange.core.clock.now()
     this.queuedMs = queuedMs
@@ -304,7 +307,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     }
     exchange.tried = [...exchange.tried, this.upstream]
     // Another server may answer at once; the same one is given a moment.
-    retryAfter(exchange, !route.pool.allTried(exchange) ? 0 : backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
+    retryAfter(exchange, !route.pool.allTried(exchange) ? 0 : backoffDelay(route.retry, exchange.tries + 1, exchange.core.random))
   }
 
   /** The client gets this only if nothing better comes. */
@@ -322,7 +325,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     if (!takeRetry(exchange, route)) return false
     exchange.tried = [...exchange.tried, this.upstream]
     this.#putAside(status, reason, headers)
-    retryAfter(exchange, asked ?? backoffDelay(route.retry, exchange.attempts.length + 1, exchange.core.random))
+    retryAfter(exchange, asked ?? backoffDelay(route.retry, exchange.tries + 1, exchange.core.random))
     return true
   }
 }

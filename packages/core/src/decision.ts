@@ -75,7 +75,7 @@ export function recordDecision(
     balancer,
     at: performance.now(),
     // What was tried is forgotten when everybody has been.
-    attempt: ((exchange as Partial<LiveExchange>).attempts?.length ?? tried.length) + 1,
+    attempt: ((exchange as Partial<LiveExchange>).tries ?? tried.length) + 1,
     request: { method, url, clientIp, hashKey, affinity, headers: headers.raw },
     candidates: members.map((member): Candidate => {
       const { id, weight, priority, state, inflight, maxConcurrent, latencyMs, meta, reason } = member

@@ -12,20 +12,19 @@ import type { Exchange, ExchangeLocals } from './exchange.ts'
 import type { Connection } from './forwarded.ts'
 import { HeaderList } from './headers.ts'
 import type { Hedge } from './hedge.ts'
-import { stageError } from './pipeline.ts'
+import { type HookChain, stageError } from './pipeline.ts'
 import type { ProxyCore } from './proxy.ts'
 import type { Waiter } from './queue.ts'
 import { isHttp2, type RequestFacts } from './request-check.ts'
 import type { Stash } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
-import type { BodyTap, Hooks } from './stage.ts'
+import type { BodyTap } from './stage.ts'
 import type { Tunnel } from './upgrade.ts'
 import type { Upstream } from './upstream.ts'
 
 const nobody: readonly Upstream[] = []
 /** Until the request has been checked; nobody but core sees an exchange before that. */
 const unread: HeaderList = new HeaderList([])
-const noAttempts: readonly Attempt[] = []
 
 export class LiveExchange implements Exchange, PumpEvents {
   // Public: see Exchange.
@@ -47,7 +46,7 @@ export class LiveExchange implements Exchange, PumpEvents {
   readonly res: ServerResponse
   facts: RequestFacts | undefined = undefined
   connection: Connection | undefined = undefined
-  hooks: Hooks[] | undefined = undefined
+  hooks: HookChain | undefined = undefined
   /** The last failure; decides the termination reason. */
   error: ProxyError | undefined = undefined
   /** Status that was, or is to be, answered. */
@@ -57,8 +56,9 @@ export class LiveExchange implements Exchange, PumpEvents {
   requestTaps: BodyTap[] | undefined = undefined
   /** The same body, when it streams from the client. */
   incoming: IncomingBody | undefined = undefined
-  /** Replaced, not pushed to: a list of one is a quarter of the size of a list that may grow, and most exchanges need no second try. */
-  attempts: readonly Attempt[] = noAttempts
+  /** The try that was sent last; each knows the one before it. A chain and not an array literal: see docs/decisions/0019. */
+  latest: Attempt | undefined = undefined
+  /** The try that may still answer: the latest, or the one that won against it. */
   attempt: Attempt | undefined = undefined
   pump: ResponsePump | undefined = undefined
   /** Tries that run side by side, until one of them has won. */
@@ -105,6 +105,18 @@ export class LiveExchange implements Exchange, PumpEvents {
 
   get hasBody(): boolean {
     return this.facts?.hasBody === true
+  }
+
+  /** How many tries were sent. */
+  get tries(): number {
+    return this.latest === undefined ? 0 : this.latest.number
+  }
+
+  /** All tries, oldest first. */
+  get attempts(): readonly Attempt[] {
+    const list: Attempt[] = []
+    for (let attempt = this.latest; attempt !== undefined; attempt = attempt.before) list.push(attempt)
+    return list.reverse()
   }
 
   get locals(): ExchangeLocals {

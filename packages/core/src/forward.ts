@@ -89,10 +89,10 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
     const refused = pool.admit(exchange)
     if (refused !== undefined) {
       // A retry that is not let through: what the try before met is the reason that its client should hear of.
-      giveUp(exchange, exchange.attempts.at(-1)?.error ?? refused)
+      giveUp(exchange, exchange.latest?.error ?? refused)
       return
     }
-    if (queuedMs > 0 || exchange.attempts.length > 0 || !pool.hasWaiters) {
+    if (queuedMs > 0 || exchange.latest !== undefined || !pool.hasWaiters) {
       upstream = pool.pick(exchange)
       if (upstream === undefined && exchange.tried.length > 0 && pool.allTried(exchange)) {
         // Everybody was tried (and is not merely full): better the same again than nobody.
@@ -122,7 +122,7 @@ function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
 /** @param upstream taken from the pool for this try */
 export function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, queuedMs: number): void {
   const attempt = new Attempt(exchange, upstream, queuedMs)
-  exchange.attempts = exchange.attempts.length === 0 ? [attempt] : [...exchange.attempts, attempt]
+  exchange.latest = attempt
   exchange.attempt = attempt
   route.pool.enter(attempt)
   let path: string
@@ -161,7 +161,7 @@ export function send(exchange: LiveExchange, route: CompiledRoute, upstream: Ups
 
 /** The last try died on a pooled connection: the others in that pool are as old, or the upstream has restarted. */
 function metStale(exchange: LiveExchange): boolean {
-  const last = exchange.attempts.at(-2)
+  const last = exchange.latest?.before
   return last?.reused === true && last.error?.code === 'ERR_UPSTREAM_RESET'
 }
 
@@ -188,7 +188,7 @@ export function isRepeatable(exchange: LiveExchange, route: CompiledRoute): bool
 /** Everything but the reason: tries left, body whole, budget. Takes a retry out of the budget when it says yes. */
 export function takeRetry(exchange: LiveExchange, route: CompiledRoute): boolean {
   const { retry } = route
-  if (exchange.attempts.length >= retry.attempts || exchange.core.aborting) return false
+  if (exchange.tries >= retry.attempts || exchange.core.aborting) return false
   if (exchange.incoming !== undefined && !exchange.incoming.replayable) return false
   return retry.budget === undefined || retry.budget.tryRetry(exchange.core.clock.now())
 }

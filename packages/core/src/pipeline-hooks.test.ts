@@ -3,11 +3,14 @@ import { fakeTransport, virtualClock } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import { hasResponseHooks, runErrorHooks, runResponseHooks } from './pipeline.ts'
+import { HookChain, hasResponseHooks, runErrorHooks, runResponseHooks } from './pipeline.ts'
 import { createProxy } from './proxy.ts'
 import type { Hooks, MaybePromise, ProxyResponse, Reply, Stage } from './stage.ts'
 
-const exchangeWith = (hooks?: Hooks[]): LiveExchange => ({ hooks, finished: false }) as unknown as LiveExchange
+/** @param hooks in the order of the stages, outermost first */
+const chainOf = (hooks: readonly Hooks[] = []): HookChain | undefined =>
+  hooks.reduce<HookChain | undefined>((outer, each) => new HookChain(each, outer), undefined)
+const exchangeWith = (hooks?: Hooks[]): LiveExchange => ({ hooks: chainOf(hooks), finished: false }) as unknown as LiveExchange
 const response = { status: 200 } as ProxyResponse
 const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve))
 const reply = (status: number): Reply => ({ status })
@@ -20,7 +23,7 @@ describe('outward', () => {
     },
   })
   const run = (exchange: LiveExchange, log: string[]): boolean =>
-    runResponseHooks(exchange, response, (exchange.hooks?.length ?? 0) - 1, (error) =>
+    runResponseHooks(exchange, response, exchange.hooks, (error) =>
       log.push(error === undefined ? 'done' : `error ${error.code} ${error.message}`),
     )
 
@@ -52,7 +55,7 @@ describe('outward', () => {
         seen.push(this, ...args)
       },
     }
-    exchange.hooks = [own]
+    exchange.hooks = chainOf([own])
     run(exchange, [])
     expect(seen).toHaveLength(3)
     expect(seen[0]).toBe(own)
@@ -100,7 +103,7 @@ describe('an error on its way out', () => {
   })
   const run = (hooks: Hooks[] | undefined, log: string[]): LiveExchange => {
     const exchange = exchangeWith(hooks)
-    runErrorHooks(exchange, failure, (hooks?.length ?? 0) - 1, (answer) => log.push(`answer ${answer?.status}`))
+    runErrorHooks(exchange, failure, exchange.hooks, (answer) => log.push(`answer ${answer?.status}`))
     return exchange
   }
 

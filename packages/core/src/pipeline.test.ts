@@ -6,11 +6,13 @@ import { describe, expect, it } from 'vitest'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { type OptionProblem, OptionReader, type OptionsError } from './options.ts'
-import { checkOrder, compileStages, isPromise, runStages, type StageSink, stageError } from './pipeline.ts'
+import { checkOrder, compileStages, HookChain, isPromise, runStages, type StageSink, stageError } from './pipeline.ts'
 import type { Hooks, MaybePromise, Reply, Stage, StageHandler, StageLike } from './stage.ts'
 
 type Result = Reply | Hooks | undefined
-const exchangeWith = (hooks?: Hooks[]): LiveExchange => ({ hooks, finished: false }) as unknown as LiveExchange
+const chainOf = (hooks: readonly Hooks[]): HookChain | undefined =>
+  hooks.reduce<HookChain | undefined>((outer, each) => new HookChain(each, outer), undefined)
+const exchangeWith = (): LiveExchange => ({ hooks: undefined, finished: false }) as unknown as LiveExchange
 const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve))
 const reply = (status: number): Reply => ({ status })
 
@@ -147,8 +149,9 @@ describe('inward', () => {
     log.push('returned')
     await turn()
     expect(log).toEqual(['a', 'b', 'returned', 'c', 'd', 'passed'])
-    expect(exchange.hooks).toEqual(hooks)
-    for (const [index, entry] of hooks.entries()) expect(exchange.hooks?.[index]).toBe(entry)
+    expect(exchange.hooks).toEqual(chainOf(hooks))
+    for (let link = exchange.hooks; link !== undefined; link = link.outer) expect(link.hooks).toBe(hooks.pop())
+    expect(hooks).toEqual([])
   })
 
   it('whoever replies first ends it; only those outside have hooks', async () => {
@@ -159,7 +162,7 @@ describe('inward', () => {
       runStages(exchange, [stage(log, 'outer', () => outer), stage(log, 'deny', result), stage(log, 'inner', () => ({}))], 0, sinkTo(log))
       await turn()
       expect(log).toEqual(['outer', 'deny', 'reply 403'])
-      expect(exchange.hooks).toEqual([outer])
+      expect(exchange.hooks).toEqual(chainOf([outer]))
     }
   })
 

@@ -4,8 +4,10 @@
  */
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
+import type { HeaderList } from './headers.ts'
 import type { OptionReader } from './options.ts'
 import type { Hooks, ProxyResponse, Reply, Stage, StageLike } from './stage.ts'
+import type { Upstream } from './upstream.ts'
 
 /** Runs `fn` now when the value is there, later when it is a promise. */
 export function isPromise<T>(value: unknown): value is Promise<T> {
@@ -66,6 +68,20 @@ function isNames(list: unknown): boolean {
   return Array.isArray(list) && list.every((name) => typeof name === 'string')
 }
 
+/**
+ * The hooks of one exchange, innermost first, which is the order of the way back. A chain of objects of a class and not an array: what outlives a
+ * young collection and comes from a literal is a risk (docs/decisions/0019).
+ */
+export class HookChain {
+  readonly hooks: Hooks
+  readonly outer: HookChain | undefined
+
+  constructor(hooks: Hooks, outer: HookChain | undefined) {
+    this.hooks = hooks
+    this.outer = outer
+  }
+}
+
 export interface StageSink {
   onReply(exchange: LiveExchange, reply: Reply): void
   /** Nobody replied. */
@@ -117,31 +133,33 @@ function take(exchange: LiveExchange, value: Reply | Hooks, sink: StageSink): bo
 }
 
 function keepHooks(exchange: LiveExchange, hooks: Hooks): void {
-  if (exchange.hooks === undefined) exchange.hooks = [hooks]
-  else exchange.hooks.push(hooks)
+  exchange.hooks = new HookChain(hooks, exchange.hooks)
 }
 
 export function hasResponseHooks(exchange: LiveExchange): boolean {
-  const { hooks } = exchange
-  if (hooks === undefined) return false
-  for (const entry of hooks) if (entry.onResponse !== undefined) return true
+  for (let link = exchange.hooks; link !== undefined; link = link.outer) if (link.hooks.onResponse !== undefined) return true
   return false
 }
 
-/** Outward: `onResponse`, innermost first. `done` is called once, with an error when a hook threw. Returns false when it went asynchronous. */
+/** `onAttempt`, in the order of the stages: what an inner one sets stands. */
+export function runAttemptHooks(chain: HookChain, headers: HeaderList, upstream: Upstream): void {
+  if (chain.outer !== undefined) runAttemptHooks(chain.outer, headers, upstream)
+  chain.hooks.onAttempt?.(headers, upstream)
+}
+
+/** Outward: `onResponse`, from `chain` on. `done` is called once, with an error when a hook threw. Returns false when it went asynchronous. */
 export function runResponseHooks(
   exchange: LiveExchange,
   response: ProxyResponse,
-  index: number,
+  chain: HookChain | undefined,
   done: (error: ProxyError | undefined) => void,
 ): boolean {
-  const hooks = exchange.hooks as Hooks[]
-  for (let i = index; i >= 0; i--) {
-    const hook = (hooks[i] as Hooks).onResponse
-    if (hook === undefined) continue
+  for (let link = chain; link !== undefined; link = link.outer) {
+    const { hooks, outer } = link
+    if (hooks.onResponse === undefined) continue
     let result: unknown
     try {
-      result = hook.call(hooks[i], response, exchange)
+      result = hooks.onResponse(response, exchange)
     } catch (cause) {
       done(stageError('onResponse', cause))
       return true
@@ -149,7 +167,7 @@ export function runResponseHooks(
     if (isPromise<void>(result)) {
       result.then(
         () => {
-          if (!exchange.finished) runResponseHooks(exchange, response, i - 1, done)
+          if (!exchange.finished) runResponseHooks(exchange, response, outer, done)
         },
         (cause) => {
           if (!exchange.finished) done(stageError('onResponse', cause))
@@ -162,15 +180,19 @@ export function runResponseHooks(
   return true
 }
 
-/** Outward: `onError`, innermost first; the first reply wins. */
-export function runErrorHooks(exchange: LiveExchange, error: ProxyError, index: number, done: (reply: Reply | undefined) => void): void {
-  const hooks = exchange.hooks ?? []
-  for (let i = index; i >= 0; i--) {
-    const hook = (hooks[i] as Hooks).onError
-    if (hook === undefined) continue
+/** Outward: `onError`, from `chain` on; the first reply wins. */
+export function runErrorHooks(
+  exchange: LiveExchange,
+  error: ProxyError,
+  chain: HookChain | undefined,
+  done: (reply: Reply | undefined) => void,
+): void {
+  for (let link = chain; link !== undefined; link = link.outer) {
+    const { hooks, outer } = link
+    if (hooks.onError === undefined) continue
     let result: unknown
     try {
-      result = hook.call(hooks[i], error, exchange)
+      result = hooks.onError(error, exchange)
     } catch {
       // The failure at hand is the one to report; a hook that fails on top of it must not hide it.
       continue
@@ -185,10 +207,10 @@ export function runErrorHooks(exchange: LiveExchange, error: ProxyError, index: 
         (reply) => {
           if (exchange.finished) return
           if (reply) done(reply)
-          else runErrorHooks(exchange, error, i - 1, done)
+          else runErrorHooks(exchange, error, outer, done)
         },
         () => {
-          if (!exchange.finished) runErrorHooks(exchange, error, i - 1, done)
+          if (!exchange.finished) runErrorHooks(exchange, error, outer, done)
         },
       )
       return

@@ -291,10 +291,7 @@ export class ProxyCore implements StageSink {
       return
     }
     if (exchange.hooks === undefined) respondReply(exchange, errorReply(error, this.settings.name))
-    else
-      runErrorHooks(exchange, error, exchange.hooks.length - 1, (reply) =>
-        respondReply(exchange, reply ?? errorReply(error, this.settings.name)),
-      )
+    else runErrorHooks(exchange, error, exchange.hooks, (reply) => respondReply(exchange, reply ?? errorReply(error, this.settings.name)))
   }
 
   /** The client has seen a head: what follows must look broken. */
@@ -363,7 +360,8 @@ export class ProxyCore implements StageSink {
     if (exchange.deadlineTimer !== undefined) this.clock.clearTimeout(exchange.deadlineTimer)
     if (exchange.attempt !== undefined && !exchange.attempt.over) exchange.attempt.cancelQuietly(exchange.error)
     // An earlier one may still read the rest of an answer that was put aside.
-    if (exchange.attempts.length > 1) for (const attempt of exchange.attempts) if (!attempt.over) attempt.cancelQuietly(exchange.error)
+    for (let attempt = exchange.latest?.before; attempt !== undefined; attempt = attempt.before)
+      if (!attempt.over) attempt.cancelQuietly(exchange.error)
     this.#letUploadRunOut(exchange)
     if (exchange.error !== undefined) exchange.abortSignal(exchange.error)
     if (exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#report(exchange)
@@ -393,8 +391,7 @@ export class ProxyCore implements StageSink {
 
   #report(exchange: LiveExchange): void {
     const outcome = this.#outcomeOf(exchange)
-    const hooks = exchange.hooks ?? []
-    for (let i = hooks.length - 1; i >= 0; i--) this.#tellFinish(hooks[i] as Hooks, outcome, exchange)
+    for (let link = exchange.hooks; link !== undefined; link = link.outer) this.#tellFinish(link.hooks, outcome, exchange)
     if (exchangeFinish.hasSubscribers) exchangeFinish.publish({ exchange, outcome })
   }
 

@@ -12,7 +12,8 @@ import { ProxyError } from './errors.ts'
 import type { Connection } from './forwarded.ts'
 import { isField } from './headers.ts'
 
-export interface RequestFacts {
+/** Made by `new` and not by a literal: see docs/decisions/0019. */
+export class RequestFacts {
   /** Origin-form target, or `*`. */
   readonly url: string
   /** Field list without pseudo-fields; `Host` is present unless an HTTP/1.0 client sent none. */
@@ -31,6 +32,30 @@ export interface RequestFacts {
   readonly connection: string
   /** The `Upgrade` field, undefined without one. */
   readonly upgrade: string | undefined
+
+  constructor(
+    url: string,
+    raw: readonly string[],
+    host: string | undefined,
+    hasBody: boolean,
+    length: number | undefined,
+    expectsContinue: boolean,
+    takesTrailers: boolean,
+    announcesTrailers: boolean,
+    connection: string,
+    upgrade: string | undefined,
+  ) {
+    this.url = url
+    this.raw = raw
+    this.host = host
+    this.hasBody = hasBody
+    this.length = length
+    this.expectsContinue = expectsContinue
+    this.takesTrailers = takesTrailers
+    this.announcesTrailers = announcesTrailers
+    this.connection = connection
+    this.upgrade = upgrade
+  }
 }
 
 // RFC 3986 §3.2.2: IP-literal, or reg-name (which covers IPv4), with an optional port. No user information, no path, no list.
@@ -130,18 +155,18 @@ function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
     else if (url.charCodeAt(0) !== 0x2f) url = `/${url}`
   }
   if (url.includes('#')) throw new ProxyError('ERR_TARGET')
-  return {
+  return new RequestFacts(
     url,
-    raw: fields,
+    fields,
     host,
-    hasBody: coding !== undefined || (length !== undefined && Number(length) > 0),
-    length: length === undefined ? undefined : Number(length),
-    expectsContinue: expectsContinue && !old,
-    takesTrailers: takesTrailers && !old,
-    announcesTrailers: announcesTrailers && coding !== undefined,
+    coding !== undefined || (length !== undefined && Number(length) > 0),
+    length === undefined ? undefined : Number(length),
+    expectsContinue && !old,
+    takesTrailers && !old,
+    announcesTrailers && coding !== undefined,
     connection,
     upgrade,
-  }
+  )
 }
 
 function checkHttp2(req: IncomingMessage): RequestFacts {
@@ -196,18 +221,18 @@ function checkHttp2(req: IncomingMessage): RequestFacts {
   const url = req.url as string
   if ((url.charCodeAt(0) !== 0x2f && !(url === '*' && req.method === 'OPTIONS')) || url.includes('#')) throw new ProxyError('ERR_TARGET')
   const open = !(req as unknown as Http2ServerRequest).stream.endAfterHeaders
-  return {
+  return new RequestFacts(
     url,
-    raw: fields,
-    host: name,
-    hasBody: open && length !== '0',
-    length: length === undefined ? undefined : Number(length),
+    fields,
+    name,
+    open && length !== '0',
+    length === undefined ? undefined : Number(length),
     expectsContinue,
-    takesTrailers: true,
-    announcesTrailers: announcesTrailers && open && length === undefined,
-    connection: '',
-    upgrade: undefined,
-  }
+    true,
+    announcesTrailers && open && length === undefined,
+    '',
+    undefined,
+  )
 }
 
 function withHost(raw: readonly string[], authority: string): string[] {

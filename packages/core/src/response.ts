@@ -130,7 +130,7 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
     finish(undefined)
     return true
   }
-  const atOnce = runResponseHooks(exchange, head, (exchange.hooks?.length ?? 0) - 1, finish)
+  const atOnce = runResponseHooks(exchange, head, exchange.hooks, finish)
   // Time is up: a hook that wants more of it is not waited for.
   const code = exchange.error?.code
   if (!atOnce && (code === 'ERR_DEADLINE' || code === 'ERR_DRAINING')) finish(undefined)

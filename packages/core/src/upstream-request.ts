@@ -6,6 +6,7 @@ import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { HeaderList } from './headers.ts'
 import { endToEndRequestFields } from './hop-by-hop.ts'
+import { runAttemptHooks } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
 import type { CompiledRoute } from './route.ts'
 import { hasPrefix, joinBase, refuseClimbing, stripPrefix } from './target.ts'
@@ -45,7 +46,7 @@ export function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream
   if (core.via !== undefined) fields.push('Via', `${exchange.req.httpVersion} ${core.via}`)
   if (hooks === undefined && route.requestEdit === undefined) return fields
   const list = new HeaderList(fields)
-  if (hooks !== undefined) for (const hook of hooks) hook.onAttempt?.(list, upstream)
+  if (hooks !== undefined) runAttemptHooks(hooks, list, upstream)
   route.requestEdit?.(list, exchange)
   return list.raw
 }

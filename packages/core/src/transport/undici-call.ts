@@ -9,7 +9,7 @@ import { ProxyError } from '../errors.ts'
 import type { BodyStream } from './body-stream.ts'
 import { toProxyError } from './connect-error.ts'
 import { type Limited, toTicks } from './deadlines.ts'
-import type { ResponseSink, UpstreamCall, UpstreamRequest } from './transport.ts'
+import type { ResponseSink, TransportTimeouts, UpstreamCall, UpstreamRequest } from './transport.ts'
 import type { UndiciConnection } from './undici-connection.ts'
 import type { DirectSink } from './wire-filter.ts'
 import { leaveErrorsToReading } from './write-errors.ts'
@@ -27,7 +27,9 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   dispatched: boolean = false
   readonly #connection: UndiciConnection
   readonly #sink: ResponseSink
-  readonly #request: UpstreamRequest
+  // Not the request itself: its fields are undici's by now, and would only be carried along until the answer is complete.
+  readonly #timeouts: TransportTimeouts
+  readonly #mayHaveBody: boolean
   #controller: Dispatcher.DispatchController | undefined
   #head = false
   #done = false
@@ -41,7 +43,8 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   constructor(connection: UndiciConnection, sink: ResponseSink, request: UpstreamRequest) {
     this.#connection = connection
     this.#sink = sink
-    this.#request = request
+    this.#timeouts = request.timeouts
+    this.#mayHaveBody = request.method !== 'HEAD'
   }
 
   abort(): void {
@@ -138,14 +141,14 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     if (this.upload !== undefined && connection.socket !== undefined) leaveErrorsToReading(connection.socket)
     this.reused = connection.served > 0
     this.connectMs = this.reused ? undefined : connection.connectMs
-    connection.filter.expect(this, this.#request.method !== 'HEAD')
+    connection.filter.expect(this, this.#mayHaveBody)
     connection.list.deadlines.add(this)
-    this.#arm(this.#request.timeouts.head)
+    this.#arm(this.#timeouts.head)
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number, _headers: unknown, reason?: string): void {
     if (this.aborted) return
-    const headers = toStrings(controller.rawHeaders as readonly Buffer[])
+    const headers = takeStrings(controller.rawHeaders as Buffer[])
     if (status < 100) {
       // The parser lets any three digits through.
       this.#failWith(new ProxyError('ERR_UPSTREAM_STATUS', { upstream: this.#connection.list.upstream }))
@@ -157,7 +160,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     }
     this.#head = true
     if (this.#timer !== undefined) this.#stopTimer()
-    this.#arm(this.#request.timeouts.idle)
+    this.#arm(this.#timeouts.idle)
     const { length } = this.#connection.filter
     if (length !== undefined) restoreLength(headers, length)
     this.#sink.onHead(status, reason === undefined || plainReason.test(reason) ? (reason ?? '') : latin1Reason(reason), headers)
@@ -184,9 +187,9 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     const connection = this.#connection
     connection.served++
     if (this.aborted) return
-    const trailers = controller.rawTrailers as readonly Buffer[] | null
+    const trailers = controller.rawTrailers as Buffer[] | null
     connection.list.give(connection)
-    this.#sink.onEnd(trailers !== null && trailers.length > 0 ? toStrings(trailers) : undefined)
+    this.#sink.onEnd(trailers !== null && trailers.length > 0 ? takeStrings(trailers) : undefined)
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
@@ -218,13 +221,17 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
 /** Node documents `toString('latin1')`, which ends in this. */
 type Latin1Buffer = Buffer & { latin1Slice(start?: number, end?: number): string }
 
-/** latin1 keeps every octet of a value as one character, so that what arrived is what goes on. */
-function toStrings(raw: readonly Buffer[]): string[] {
+/**
+ * latin1 keeps every octet of a value as one character, so that what arrived is what goes on. The list is emptied: undici makes it while the
+ * connection is idle, so that it is often in the old generation when the buffers of a head are put in, and would keep them from dying young.
+ */
+function takeStrings(raw: Buffer[]): string[] {
   const out = new Array<string>(raw.length)
   for (let i = 0; i < raw.length; i++) {
     // The slice itself: `toString` costs a third more in arguments and encoding names, twice per field.
     out[i] = (raw[i] as Latin1Buffer).latin1Slice()
   }
+  raw.length = 0
   return out
 }
 
