@@ -1,5 +1,5 @@
 /**
- * What stands between a connection and undici's parser, for two reasons.
+ * What stands between a connection and undici's parser, for three reasons.
  *
  * Interim heads: see interim.ts.
  *
@@ -7,6 +7,10 @@
  * copy is a fifth of the cost of proxying a large download. So when a head announces a large `Content-Length`, the parser is shown a length of
  * one, the body goes straight to the call, and only its last byte goes through the parser, which thereby ends the message in its usual way:
  * end, truncation, keep-alive and everything else about the connection stay undici's.
+ *
+ * Small responses: node's readable stream would buffer each chunk, tell of it a tick later, and be asked half a dozen times per request whether
+ * there is something. A chunk that nothing stands in front of is given to the parser in the tick in which it was read, and while nothing is there
+ * the question ends here.
  */
 import type { Socket } from 'node:net'
 import { InterimFilter } from './interim.ts'
@@ -39,13 +43,25 @@ export class WireFilter {
   /** Body bytes that came in one chunk with the head. */
   #rest: Buffer | undefined
   #socket: Socket | undefined
+  /** What was read is given to us and not to the socket: see `onread`. */
+  #reads = false
+  /** Read, and about to be asked for. */
+  #arrived: Buffer | undefined
   #memory: Buffer = scratch
 
   /** Puts itself between `socket` and whoever calls its `read`. */
   attach(socket: Socket): void {
     this.#socket = socket
     const read = socket.read
-    const next = (): Buffer | null => read.call(socket)
+    const next = (): Buffer | null => {
+      const arrived = this.#arrived
+      if (arrived !== undefined) {
+        this.#arrived = undefined
+        return arrived
+      }
+      // Nothing waits in the socket. It reads on by itself; to ask it would only cost.
+      return this.#reads && socket.readableLength === 0 ? null : read.call(socket)
+    }
     // Node itself calls `read(0)` to start reading and drops what that returns: it must not take anything.
     socket.read = (size?: number) => (size === 0 ? read.call(socket, 0) : this.#read(next))
   }
@@ -55,6 +71,7 @@ export class WireFilter {
    * the reading and starts it again. The rest is pushed into the socket as node would have done.
    */
   get onread(): { buffer(): Buffer; callback(bytes: number, buffer: Uint8Array): boolean } {
+    this.#reads = true
     return {
       buffer: () => {
         this.#memory = this.#direct > 0 ? takeSlab() : scratch
@@ -66,8 +83,15 @@ export class WireFilter {
 
   #onRead(bytes: number, buffer: Uint8Array): boolean {
     const socket = this.#socket as Socket
-    if (this.#direct === 0 || this.paused || this.#rest !== undefined || socket.readableLength > 0)
-      return socket.push(copyOf(buffer, bytes))
+    if (this.paused || this.#rest !== undefined || socket.readableLength > 0) return socket.push(copyOf(buffer, bytes))
+    if (this.#direct === 0) {
+      this.#arrived = copyOf(buffer, bytes)
+      socket.emit('readable')
+      const left = this.#arrived
+      // The parser waits, or there is none yet.
+      this.#arrived = undefined
+      return left === undefined || socket.push(left)
+    }
     const length = Math.min(bytes, this.#direct)
     this.#direct -= length
     if (this.#memory === scratch) this.#sink?.onDirect(copyOf(buffer, length))
