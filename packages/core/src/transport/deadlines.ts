@@ -1,15 +1,23 @@
 /**
  * Limits that need not be exact. A timer per request costs more than most of what Weir does for it, and nobody minds whether "60 s" is 60 or
- * 60.5: one sweep every half second looks at all running calls, and a call costs two links in a list. It never fires early.
+ * 60.5: one sweep every half second looks at what runs. It never fires early.
+ *
+ * What is kept are the connections and not the calls: a connection that is busy is nearly always busy again before the next sweep, so that a call
+ * costs a look at a flag. Those that a sweep finds idle are dropped.
  */
 export interface Limited {
   /** Sweeps since something last happened; the call itself sets it back to 0. */
   ticks: number
   /** Sweeps that are too many; Infinity for no limit. */
-  limit: number
-  previous: Limited | undefined
-  next: Limited | undefined
+  readonly limit: number
   expire(): void
+}
+
+export interface Watched {
+  /** What it is busy with. */
+  readonly running: Limited | undefined
+  /** Is it among those that are looked at? Belongs to `Deadlines`. */
+  watched: boolean
 }
 
 const period = 500
@@ -20,27 +28,18 @@ export function toTicks(ms: number): number {
 }
 
 export class Deadlines {
-  #first: Limited | undefined
+  #watched: Watched[] = []
   #timer: NodeJS.Timeout | undefined
 
-  add(entry: Limited): void {
-    const first = this.#first
-    entry.next = first
-    if (first !== undefined) first.previous = entry
-    this.#first = entry
+  /** Looks at what `busy` runs until a sweep finds it idle. */
+  watch(busy: Watched): void {
+    if (busy.watched) return
+    busy.watched = true
+    this.#watched.push(busy)
     if (this.#timer === undefined) {
       this.#timer = setInterval(() => this.#sweep(), period)
       this.#timer.unref()
     }
-  }
-
-  remove(entry: Limited): void {
-    const { previous, next } = entry
-    if (previous !== undefined) previous.next = next
-    else if (this.#first === entry) this.#first = next
-    if (next !== undefined) next.previous = previous
-    entry.previous = undefined
-    entry.next = undefined
   }
 
   /** Nothing runs any more. */
@@ -50,17 +49,17 @@ export class Deadlines {
   }
 
   #sweep(): void {
-    let entry = this.#first
-    if (entry === undefined) {
-      this.stop()
-      return
+    const before = this.#watched
+    this.#watched = []
+    for (const busy of before) {
+      const { running } = busy
+      if (running === undefined) busy.watched = false
+      else {
+        this.#watched.push(busy)
+        // Expiring may start the next call on a connection that is in neither list yet: that one is pushed by `watch`.
+        if (++running.ticks >= running.limit) running.expire()
+      }
     }
-    while (entry !== undefined) {
-      // Read first: expiring takes the entry out of the list.
-      const following: Limited | undefined = entry.next
-      entry.ticks++
-      if (entry.ticks >= entry.limit) entry.expire()
-      entry = following
-    }
+    if (this.#watched.length === 0) this.stop()
   }
 }

@@ -36,8 +36,6 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   #paused = false
   ticks: number = 0
   limit: number = Number.POSITIVE_INFINITY
-  previous: Limited | undefined = undefined
-  next: Limited | undefined = undefined
   #timer: NodeJS.Timeout | undefined = undefined
 
   constructor(connection: UndiciConnection, sink: ResponseSink, request: UpstreamRequest) {
@@ -124,9 +122,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   }
 
   #disarm(): void {
-    const connection = this.#connection
-    connection.filter.release()
-    connection.list.deadlines.remove(this)
+    this.#connection.release(this)
     if (this.#timer !== undefined) this.#stopTimer()
   }
 
@@ -141,8 +137,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     if (this.upload !== undefined && connection.socket !== undefined) leaveErrorsToReading(connection.socket)
     this.reused = connection.served > 0
     this.connectMs = this.reused ? undefined : connection.connectMs
-    connection.filter.expect(this, this.#mayHaveBody)
-    connection.list.deadlines.add(this)
+    connection.expect(this, this.#mayHaveBody)
     this.#arm(this.#timeouts.head)
   }
 

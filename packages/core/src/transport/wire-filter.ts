@@ -13,7 +13,7 @@
  * the question ends here.
  */
 import type { Socket } from 'node:net'
-import { InterimFilter } from './interim.ts'
+import { InterimFilter, mayBeInterim } from './interim.ts'
 import { copyOf, giveSlab, scratch, takeSlab } from './read-memory.ts'
 
 export interface DirectSink {
@@ -34,7 +34,8 @@ export class WireFilter {
   paused: boolean = false
   /** `Content-Length` as the upstream wrote it, while the parser was shown another. */
   length: string | undefined = undefined
-  readonly #interim = new InterimFilter()
+  /** Made when something arrives that may be a 1xx. */
+  #interim: InterimFilter | undefined
   #sink: DirectSink | undefined
   #mayHaveBody = false
   #inspected = true
@@ -101,7 +102,7 @@ export class WireFilter {
 
   /** A request goes out: the next bytes are a response head. @param mayHaveBody false for HEAD */
   expect(sink: DirectSink, mayHaveBody: boolean): void {
-    this.#interim.expect()
+    this.#interim = undefined
     this.#sink = sink
     this.#mayHaveBody = mayHaveBody
     this.#inspected = false
@@ -111,10 +112,7 @@ export class WireFilter {
     this.paused = false
   }
 
-  /**
-   * The call is over. A connection outlives thousands of calls, and what it still referred to would be promoted to the old generation with all
-   * that hangs on it: measured at 512 connections, that made garbage collection the largest single cost.
-   */
+  /** The call is over. */
   release(): void {
     this.#sink = undefined
     this.#rest = undefined
@@ -129,8 +127,12 @@ export class WireFilter {
     if (this.#direct > 0) return this.#pass(next)
     const chunk = next()
     if (chunk === null || this.#inspected) return chunk
-    const bytes = this.#interim.filter(chunk)
-    if (this.#interim.awaiting || bytes === null) return bytes
+    let bytes: Buffer | null = chunk
+    if (this.#interim !== undefined || mayBeInterim(chunk)) {
+      this.#interim ??= new InterimFilter()
+      bytes = this.#interim.filter(chunk)
+      if (this.#interim.awaiting || bytes === null) return bytes
+    }
     this.#inspected = true
     return this.#mayHaveBody ? this.#inspect(bytes) : bytes
   }
