@@ -12,15 +12,18 @@ import type { Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
 import { stageError } from './pipeline.ts'
-import { endsInSystem, Reclaims } from './reclaim.ts'
+import { endsInSystem, isOurs, Reclaims, setFree } from './reclaim.ts'
 import { ReplayBuffer } from './replay.ts'
 import type { BodyTap } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
 
 /** What a transport implements to read a request body. */
 export interface BodyReader {
-  /** Return false to be left alone until `resume()`. */
-  onChunk(chunk: Buffer): boolean
+  /**
+   * Return false to be left alone until `resume()`. When `reclaim` is given, calling it with the chunk, once, says that nothing refers to its memory any
+   * more; never calling it is fine.
+   */
+  onChunk(chunk: Buffer, reclaim?: (chunk: Buffer) => void): boolean
   /** Trailers as a flat list, undefined when there are none. */
   onEnd(trailers: string[] | undefined): void
   /** The client broke off or sent too much. The transport aborts its request; the exchange knows already. */
@@ -244,11 +247,11 @@ export class IncomingBody implements RequestBody {
         return
       }
       if (this.#taps !== undefined && !this.#tell(chunk)) return
-      if (!this.#committed) this.#replay.push(chunk)
+      const kept = this.#taps !== undefined || (!this.#committed && this.#replay.push(chunk))
       const reader = this.#reader
       if (reader === undefined || this.#cursor >= 0) return
       // Inside the callback another attempt may have taken over: its wishes count then.
-      if (!reader.onChunk(chunk) && this.#reader === reader) {
+      if (!reader.onChunk(chunk, !kept && isOurs(chunk, req) ? setFree : undefined) && this.#reader === reader) {
         this.#flowing = false
         req.pause()
       }

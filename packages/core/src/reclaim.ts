@@ -1,8 +1,9 @@
 /**
- * When memory that a transport lent with a chunk may be read into again. To give it back too early is to send one client's bytes to another, so it
- * is only done where the whole way of a chunk is known; not giving it back costs speed and nothing else.
+ * When the memory of a chunk may be used again before the garbage collector would find out: downwards, memory that a transport lent with a chunk
+ * is read into again; upwards, what node allocated for a chunk of an upload is set free. To do so too early is to send other bytes than those that came,
+ * so it is only done where the whole way of a chunk is known; not doing it costs speed and nothing else.
  */
-import { ServerResponse } from 'node:http'
+import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 
 const plain = {
@@ -47,4 +48,31 @@ export class Reclaims {
     this.#waiting.push(chunk)
     return this.#onWritten
   }
+}
+
+const untouched = { emit: IncomingMessage.prototype.emit, push: IncomingMessage.prototype.push, read: IncomingMessage.prototype.read }
+
+/** Chunks below this are left to the garbage collector: they are often parts of a larger piece of memory, and setting them free costs as much. */
+const worthFreeing = 16_384
+
+/**
+ * May the memory of this chunk be set free once it is written? Where it has all of its memory to itself, and nobody besides the one listener sees the chunks
+ * of this request: a middleware in front may listen too, or have wrapped the request.
+ */
+export function isOurs(chunk: Buffer, req: IncomingMessage): boolean {
+  return (
+    chunk.length >= worthFreeing &&
+    chunk.length === chunk.buffer.byteLength &&
+    req instanceof IncomingMessage &&
+    req.emit === untouched.emit &&
+    req.push === untouched.push &&
+    req.read === untouched.read &&
+    req.listenerCount('data') === 1 &&
+    req.listenerCount('readable') === 0
+  )
+}
+
+/** Detached, a buffer gives its memory back at once. Whoever still holds the chunk, in spite of all, sees an empty one and not somebody else's bytes. */
+export function setFree(chunk: Buffer): void {
+  ;(chunk.buffer as ArrayBuffer).transfer(0)
 }

@@ -14,15 +14,17 @@ export class ReplayBuffer {
     this.#limit = limit
   }
 
-  push(chunk: Buffer): void {
-    if (this.#overflowed) return
+  /** False when it was not kept. */
+  push(chunk: Buffer): boolean {
+    if (this.#overflowed) return false
     this.#bytes += chunk.length
     if (this.#bytes > this.#limit) {
       this.#overflowed = true
       this.#chunks = []
-      return
+      return false
     }
     this.#chunks.push(chunk)
+    return true
   }
 
   /** Everything that passed so far, or undefined when it no longer fits. */

@@ -4,6 +4,7 @@
  */
 import { EventEmitter } from 'node:events'
 import type { BodyFlow, BodyReader, RequestBody } from '../body.ts'
+import { whenWritten } from './upload-socket.ts'
 
 export class BodyStream extends EventEmitter implements BodyReader {
   destroyed: boolean = false
@@ -16,7 +17,8 @@ export class BodyStream extends EventEmitter implements BodyReader {
     this.#flow = body.open(this)
   }
 
-  onChunk(chunk: Buffer): boolean {
+  onChunk(chunk: Buffer, reclaim?: (chunk: Buffer) => void): boolean {
+    if (reclaim !== undefined) whenWritten(chunk, reclaim)
     this.emit('data', chunk)
     return !this.#paused
   }

@@ -15,7 +15,7 @@ import { type CallPhase, toProxyError } from './connect-error.ts'
 import { type ConnectionState, stateOf } from './connections.ts'
 import type { ResponseSink, TransportTimeouts, UpstreamCall, UpstreamRequest } from './transport.ts'
 import { Upload } from './upload.ts'
-import { leaveErrorsToReading } from './write-errors.ts'
+import { prepareForUpload } from './upload-socket.ts'
 
 /** More fields than this in one head is an error. Node's own limit drops the rest instead. */
 const maxFields = 1000
@@ -143,7 +143,7 @@ export class ClientCall implements UpstreamCall {
     this.#phase = 'head'
     this.sent = true
     this.#headTimer?.refresh()
-    if (this.#upload !== undefined && this.#socket !== undefined) leaveErrorsToReading(this.#socket)
+    if (this.#upload !== undefined && this.#socket !== undefined) prepareForUpload(this.#socket)
     this.#upload?.start()
   }
 

@@ -11,8 +11,8 @@ import { toProxyError } from './connect-error.ts'
 import { type Limited, toTicks } from './deadlines.ts'
 import type { ResponseSink, TransportTimeouts, UpstreamCall, UpstreamRequest } from './transport.ts'
 import type { UndiciConnection } from './undici-connection.ts'
+import { prepareForUpload } from './upload-socket.ts'
 import type { DirectSink } from './wire-filter.ts'
-import { leaveErrorsToReading } from './write-errors.ts'
 
 /** Milliseconds below which a limit is kept exactly. */
 const exactBelow = 5000
@@ -134,7 +134,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     const connection = this.#connection
     this.#controller = controller
     this.sent = true
-    if (this.upload !== undefined && connection.socket !== undefined) leaveErrorsToReading(connection.socket)
+    if (this.upload !== undefined && connection.socket !== undefined) prepareForUpload(connection.socket)
     this.reused = connection.served > 0
     this.connectMs = this.reused ? undefined : connection.connectMs
     connection.expect(this, this.#mayHaveBody)

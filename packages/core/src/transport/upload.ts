@@ -5,6 +5,7 @@
  */
 import type { ClientRequest } from 'node:http'
 import type { BodyFlow, BodyReader, RequestBody } from '../body.ts'
+import { whenWritten } from './upload-socket.ts'
 
 const nothing = Buffer.alloc(0)
 
@@ -57,13 +58,14 @@ export class Upload implements BodyReader {
     this.#flow.close()
   }
 
-  onChunk(chunk: Buffer): boolean {
+  onChunk(chunk: Buffer, reclaim?: (chunk: Buffer) => void): boolean {
     if (this.#closed) return false
     this.#bytes += chunk.length
     if (this.#length >= 0 && this.#bytes > this.#length) {
       this.#events.onInvalid(new RangeError(`The body is longer than its announced ${this.#length} bytes`))
       return false
     }
+    if (reclaim !== undefined) whenWritten(chunk, reclaim)
     if (this.#request.write(chunk)) return true
     this.blocked = true
     return false
