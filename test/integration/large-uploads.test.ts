@@ -4,7 +4,7 @@
  * fail, past stages and middlewares that keep what they see; every hash must be right.
  */
 import { createCipheriv, createHash } from 'node:crypto'
-import { createServer, type IncomingMessage, request } from 'node:http'
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createProxy, type ProxyOptions, type Transport, type UpstreamCall } from '@weir/core'
@@ -25,7 +25,7 @@ const hashOf = (chunks: readonly Uint8Array[]): string => {
 
 /** Answers with the hash of what it got; `/slow` reads haltingly. */
 async function hashingUpstream(): Promise<AsyncDisposable & { readonly url: string }> {
-  const server = createServer(async (req, res) => {
+  const answer = async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
     const hash = createHash('sha1')
     let chunks = 0
     for await (const chunk of req) {
@@ -33,7 +33,8 @@ async function hashingUpstream(): Promise<AsyncDisposable & { readonly url: stri
       if (req.url === '/slow' && ++chunks % 8 === 0) await sleep(1)
     }
     res.end(hash.digest('hex'))
-  })
+  }
+  const server = createServer((req, res) => void answer(req, res))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,

@@ -74,6 +74,18 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     return this.call.connectMs
   }
 
+  get lookupMs(): number | undefined {
+    return this.call.connectPhases?.lookupMs
+  }
+
+  get tcpMs(): number | undefined {
+    return this.call.connectPhases?.tcpMs
+  }
+
+  get tlsMs(): number | undefined {
+    return this.call.connectPhases?.tlsMs
+  }
+
   /** The upstream's deadline to leave has passed. */
   cut(): void {
     const { tunnel, hedge } = this.#exchange
@@ -208,8 +220,8 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.#exchange.upstream = this.upstream
     this.#mode = 'holding'
     // The transport's part is over: what there is to abort from here on is the socket that waits to be joined.
-    const { reused, connectMs, sent } = this.call
-    this.call = { reused, connectMs, sent, pause() {}, resume() {}, abort: () => void tunnel.socket.destroy() }
+    const { reused, connectMs, connectPhases, sent } = this.call
+    this.call = { reused, connectMs, connectPhases, sent, pause() {}, resume() {}, abort: () => void tunnel.socket.destroy() }
     this.#exchange.core.openTunnel(this.#exchange, this, headers, tunnel)
   }
 

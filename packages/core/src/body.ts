@@ -247,7 +247,7 @@ export class IncomingBody implements RequestBody {
         return
       }
       if (this.#taps !== undefined && !this.#tell(chunk)) return
-      const kept = this.#taps !== undefined || (!this.#committed && this.#replay.push(chunk))
+      const kept = (!this.#committed && this.#replay.push(chunk)) || this.#taps !== undefined
       const reader = this.#reader
       if (reader === undefined || this.#cursor >= 0) return
       // Inside the callback another attempt may have taken over: its wishes count then.

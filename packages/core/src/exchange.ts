@@ -56,6 +56,10 @@ export interface AttemptOutcome {
   readonly queuedMs: number
   /** Name lookup, TCP and TLS together; undefined on a reused connection. */
   readonly connectMs: number | undefined
+  /** The parts of `connectMs`: name lookup, TCP, TLS (0 where there was none). Undefined where that is, and from transports that cannot tell. */
+  readonly lookupMs: number | undefined
+  readonly tcpMs: number | undefined
+  readonly tlsMs: number | undefined
   /** From the start of the try to the final response head. */
   readonly headMs: number | undefined
   /** From the start of the try to its end. */

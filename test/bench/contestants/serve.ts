@@ -8,7 +8,7 @@ export const upstream: string = upstreams[0] ?? 'http://127.0.0.1:1'
 export function serve(server: Server): void {
   process.once('disconnect', () => process.exit(0))
   // Asked before memory is read (the process then runs with --expose-gc): what is left afterwards is held, not garbage.
-  process.on('message', (m: any) => { if (m?.q) return
+  process.on('message', () => {
     for (let i = 0; i < 3; i++) globalThis.gc?.()
     process.send?.({})
   })

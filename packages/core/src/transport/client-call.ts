@@ -12,6 +12,7 @@ import type { Duplex } from 'node:stream'
 import { type ErrorCode, ProxyError } from '../errors.ts'
 import type { Upstream } from '../upstream.ts'
 import { type CallPhase, toProxyError } from './connect-error.ts'
+import { type ConnectPhases, totalOf } from './connect-phases.ts'
 import { type ConnectionState, stateOf } from './connections.ts'
 import type { ResponseSink, TransportTimeouts, UpstreamCall, UpstreamRequest } from './transport.ts'
 import { Upload } from './upload.ts'
@@ -25,7 +26,7 @@ export type UpgradeHandler = (headers: string[], socket: Duplex, first: Buffer) 
 
 export class ClientCall implements UpstreamCall {
   reused: boolean = false
-  connectMs: number | undefined = undefined
+  connectPhases: ConnectPhases | undefined = undefined
   sent: boolean = false
   readonly #upstream: Upstream
   readonly #sink: ResponseSink
@@ -98,6 +99,10 @@ export class ClientCall implements UpstreamCall {
     process.nextTick(() => this.#fail(refusal))
   }
 
+  get connectMs(): number | undefined {
+    return this.connectPhases === undefined ? undefined : totalOf(this.connectPhases)
+  }
+
   abort(): void {
     if (this.#over) return
     this.#stop()
@@ -122,9 +127,9 @@ export class ClientCall implements UpstreamCall {
     this.#socket = socket
     const connection = stateOf(socket)
     this.#connection = connection
-    if (connection === undefined || connection.connectMs !== undefined) {
+    if (connection === undefined || connection.phases !== undefined) {
       this.reused = connection?.served ?? false
-      if (!this.reused) this.connectMs = connection?.connectMs
+      if (!this.reused) this.connectPhases = connection?.phases
       this.#onConnected()
       return
     }
@@ -134,7 +139,7 @@ export class ClientCall implements UpstreamCall {
     connection.onOpen = () => {
       if (this.#over) return
       clearTimeout(this.#connectTimer)
-      this.connectMs = connection.connectMs
+      this.connectPhases = connection.phases
       this.#onConnected()
     }
   }

@@ -10,6 +10,7 @@ import { isIP, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Upstream } from '../upstream.ts'
 import { type AddressCheck, checkedLookup, refusedAddress } from './address-check.ts'
+import { type ConnectPhases, timeConnecting } from './connect-phases.ts'
 import { type readTlsOptions, serverNameOf } from './tls.ts'
 
 export interface ConnectionSettings {
@@ -47,10 +48,8 @@ function targetOf(upstream: Upstream): Target {
 
 /** What is known of one connection. */
 export interface ConnectionState {
-  /** `performance.now()` at the start of the lookup. */
-  readonly startedAt: number
-  /** Lookup, TCP and TLS; undefined until the connection is open. */
-  connectMs: number | undefined
+  /** Undefined until the connection is open. */
+  phases: ConnectPhases | undefined
   /** It has carried a whole response. */
   served: boolean
   /** Whoever waits for it to open. */
@@ -138,14 +137,16 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
 
   const connect = agent.createConnection.bind(agent)
   agent.createConnection = (options, callback) => {
-    const state: ConnectionState = { startedAt: performance.now(), connectMs: undefined, served: false, onOpen: undefined }
+    const startedAt = performance.now()
+    const state: ConnectionState = { phases: undefined, served: false, onOpen: undefined }
     const refused = refusedAddress(upstream, settings.allowAddress)
     // Node takes a socket that fails later, but no error thrown here.
     const socket: Duplex = refused === undefined ? (connect(options, callback) as Duplex) : new Socket()
     if (refused !== undefined) process.nextTick(() => socket.destroy(refused))
     states.set(socket, state)
+    const phases = timeConnecting(socket, startedAt)
     socket.once(secure ? 'secureConnect' : 'connect', () => {
-      state.connectMs = performance.now() - state.startedAt
+      state.phases = phases()
       state.onOpen?.()
       state.onOpen = undefined
     })

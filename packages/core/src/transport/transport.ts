@@ -8,6 +8,7 @@ import type { RequestBody } from '../body.ts'
 import type { ProxyError } from '../errors.ts'
 import type { MaybePromise } from '../stage.ts'
 import type { Upstream } from '../upstream.ts'
+import type { ConnectPhases } from './connect-phases.ts'
 
 /** One request to one upstream, final: nothing is added but framing and `Connection`. */
 export interface UpstreamRequest {
@@ -43,6 +44,8 @@ export interface UpstreamCall {
   readonly reused: boolean
   /** Milliseconds for lookup, TCP and TLS; undefined when reused. Known from `onSend` on. */
   readonly connectMs: number | undefined
+  /** The same in its parts, from a transport that can tell. */
+  readonly connectPhases?: ConnectPhases | undefined
   /** False as long as it is certain that no byte of the request has been handed to the connection. */
   readonly sent: boolean
 }

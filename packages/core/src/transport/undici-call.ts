@@ -8,6 +8,7 @@ import type { Dispatcher } from 'undici'
 import { ProxyError } from '../errors.ts'
 import type { BodyStream } from './body-stream.ts'
 import { toProxyError } from './connect-error.ts'
+import { type ConnectPhases, totalOf } from './connect-phases.ts'
 import { type Limited, toTicks } from './deadlines.ts'
 import type { ResponseSink, TransportTimeouts, UpstreamCall, UpstreamRequest } from './transport.ts'
 import type { UndiciConnection } from './undici-connection.ts'
@@ -21,7 +22,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
   aborted: boolean = false
   sent: boolean = false
   reused: boolean = false
-  connectMs: number | undefined = undefined
+  connectPhases: ConnectPhases | undefined = undefined
   upload: BodyStream | undefined = undefined
   /** undici has the request. */
   dispatched: boolean = false
@@ -43,6 +44,10 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     this.#sink = sink
     this.#timeouts = request.timeouts
     this.#mayHaveBody = request.method !== 'HEAD'
+  }
+
+  get connectMs(): number | undefined {
+    return this.connectPhases === undefined ? undefined : totalOf(this.connectPhases)
   }
 
   abort(): void {
@@ -136,7 +141,7 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     this.sent = true
     if (this.upload !== undefined && connection.socket !== undefined) prepareForUpload(connection.socket)
     this.reused = connection.served > 0
-    this.connectMs = this.reused ? undefined : connection.connectMs
+    if (!this.reused) this.connectPhases = connection.connectPhases
     connection.expect(this, this.#mayHaveBody)
     this.#arm(this.#timeouts.head)
   }
@@ -183,8 +188,9 @@ export class UndiciCall implements Dispatcher.DispatchHandler, UpstreamCall, Dir
     connection.served++
     if (this.aborted) return
     const trailers = controller.rawTrailers as Buffer[] | null
-    connection.list.give(connection)
     this.#sink.onEnd(trailers !== null && trailers.length > 0 ? takeStrings(trailers) : undefined)
+    // Behind `onEnd`: undici is not done with this response before we return, so nobody may have the connection in between.
+    connection.list.give(connection)
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {

@@ -1,0 +1,65 @@
+/** What an attempt tells of its phases: waiting, lookup, TCP, TLS, first byte, last byte; each try has its own. */
+import { type AttemptOutcome, httpProxyTransport, undiciTransport } from '@weir/core'
+import { certificates, rawUpstream, testUpstream } from '@weir/testing'
+import { describe, expect, it } from 'vitest'
+import { startProxy } from './observed.ts'
+
+const { ca } = certificates()
+const made = [
+  ['undici', () => undiciTransport({ tls: { ca } })],
+  ['http-proxy', () => httpProxyTransport({ tls: { ca } })],
+] as const
+
+const status = async (port: number): Promise<number> => {
+  const response = await fetch(`http://127.0.0.1:${port}/`)
+  await response.text()
+  return response.status
+}
+
+function phasesOf({ connectMs, lookupMs, tcpMs, tlsMs }: AttemptOutcome): Record<string, number | undefined> {
+  return { connectMs, lookupMs, tcpMs, tlsMs }
+}
+
+describe.each(made)('over %s', (_name, transport) => {
+  it('a name is looked up, TLS shakes hands, and the parts add up; a reused connection has none of it', async () => {
+    await using upstream = await testUpstream({ '*': 'ok' }, { tls: true })
+    const { port } = new URL(upstream.url)
+    await using proxy = await startProxy({ upstreams: [`https://localhost:${port}`] }, { transport })
+    for (let i = 0; i < 2; i++) expect(await status(proxy.port)).toBe(200)
+    const [first, second] = (await Promise.all([proxy.outcome(1), proxy.outcome(2)])).map(({ attempts }) => attempts[0] as AttemptOutcome)
+    const { connectMs, lookupMs, tcpMs, tlsMs } = phasesOf(first as AttemptOutcome)
+    expect(lookupMs).toBeGreaterThan(0)
+    expect(tcpMs).toBeGreaterThan(0)
+    expect(tlsMs).toBeGreaterThan(0)
+    expect(connectMs).toBeCloseTo((lookupMs as number) + (tcpMs as number) + (tlsMs as number), 6)
+    expect(first?.headMs).toBeGreaterThan(connectMs as number)
+    expect(first?.durationMs).toBeGreaterThanOrEqual(first?.headMs as number)
+    expect(phasesOf(second as AttemptOutcome)).toEqual({ connectMs: undefined, lookupMs: undefined, tcpMs: undefined, tlsMs: undefined })
+  })
+
+  it('an address needs no lookup, a plain connection no handshake', async () => {
+    await using upstream = await testUpstream({ '*': 'ok' })
+    await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport })
+    await status(proxy.port)
+    const phases = phasesOf((await proxy.outcome(1)).attempts[0] as AttemptOutcome)
+    expect(phases.tlsMs).toBe(0)
+    expect(phases.tcpMs).toBeGreaterThan(0)
+    // Node looks up nothing, but some versions tell of an address as if they had.
+    expect(phases.lookupMs).toBeLessThan(phases.tcpMs as number)
+  })
+
+  it('every try has its own', async () => {
+    await using broken = await rawUpstream(async (connection) => {
+      await connection.readRequest()
+      connection.reset()
+    })
+    await using good = await testUpstream({ '*': 'ok' })
+    await using proxy = await startProxy({ upstreams: [broken.url, { url: good.url, backup: true }] }, { transport })
+    await status(proxy.port)
+    const { attempts } = await proxy.outcome(1)
+    expect(attempts).toHaveLength(2)
+    for (const attempt of attempts) expect(attempt.tcpMs).toBeGreaterThan(0)
+    expect(attempts[0]?.headMs).toBeUndefined()
+    expect(attempts[1]?.headMs).toBeGreaterThan(0)
+  })
+})
