@@ -129,7 +129,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.headMs = exchange.core.clock.now() - this.startedAt
     this.status = status
     if (route.pool.watchesHeads) {
-      route.pool.onHead(this.upstream, status, headers)
+      route.pool.onHead(this, status, headers)
       // A policy may have taken the upstream down, and this attempt with it.
       if (this.over) return
     }
@@ -211,7 +211,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.status = 101
     const { pool } = this.#exchange.route as CompiledRoute
     if (pool.watchesHeads) {
-      pool.onHead(this.upstream, 101, headers)
+      pool.onHead(this, 101, headers)
       if (this.over) {
         tunnel.socket.destroy()
         return

@@ -27,8 +27,11 @@ export interface HealthPolicy {
   admit?(exchange: Exchange): ProxyError | undefined
   /** A try goes to `upstream`. `onAttempt` follows for every one. */
   onAcquire?(upstream: Upstream, exchange: Exchange): void
-  /** A final response head has come (101 included), before anything of it was sent on. `headers` is the upstream's flat list, not to be changed. */
-  onHead?(upstream: Upstream, status: number, headers: readonly string[]): void
+  /**
+   * A final response head has come (101 included), before anything of it was sent on. `headers` is the upstream's flat list, not to be changed;
+   * `attempt` is the object that `onAttempt` will be given at the end, as far as it is known by now.
+   */
+  onHead?(upstream: Upstream, status: number, headers: readonly string[], attempt: AttemptOutcome): void
   /** Every attempt that ended, also on upstreams that are down. Keep it cheap: it runs on the data path. */
   onAttempt?(outcome: AttemptOutcome): void
   close?(): MaybePromise<void>

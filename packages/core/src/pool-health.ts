@@ -139,13 +139,13 @@ export class PoolHealth implements HealthControl {
     }
   }
 
-  head(upstream: Upstream, status: number, headers: readonly string[]): void {
+  head(upstream: Upstream, status: number, headers: readonly string[], attempt: AttemptOutcome): void {
     const told = this.#head
     if (told === undefined) return
     for (let i = 0; i < told.length; i++) {
       const policy = told[i] as (typeof told)[number]
       try {
-        policy.onHead(upstream, status, headers)
+        policy.onHead(upstream, status, headers, attempt)
       } catch (cause) {
         warnOf(`onHead of the health policy ${policy.name} threw`, cause)
       }

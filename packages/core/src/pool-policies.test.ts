@@ -1,6 +1,6 @@
 /** What policies are told, and when; what becomes of what they say, beside the state itself (verdicts.test.ts) and votes (pool-health.test.ts). */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { fakeTransport, stubExchange } from '@weir/testing'
+import { fakeTransport, stubExchange, stubOutcome } from '@weir/testing'
 import { describe, expect, it, vi } from 'vitest'
 import type { Attempt } from './attempt.ts'
 import type { Balancer } from './balancer.ts'
@@ -183,12 +183,12 @@ describe('the data path', () => {
 
   it('heads are told to those who listen, the balancer first; without listeners the pool does not ask for them', () => {
     const log: string[] = []
-    const heads = policy({ onHead: (upstream, status, headers) => void log.push(`policy ${upstream.id} ${status} ${headers.join()}`) })
+    const heads = policy({ onHead: (upstream, status, headers, attempt) => void log.push(`policy ${upstream.id} ${status} ${headers.join()} ${attempt.number}`) })
     const balancer: Balancer = { ...noting([]), onHead: (upstream, status) => void log.push(`balancer ${upstream.id} ${status}`) }
     const pool = poolOf(['a'], [policy(), heads], { balancer })
     expect(pool.watchesHeads).toBe(true)
-    pool.onHead(get(pool, 'a'), 503, ['Retry-After', '1'])
-    expect(log).toEqual(['balancer a 503', 'policy a 503 Retry-After,1'])
+    pool.onHead({ ...stubOutcome(get(pool, 'a')), number: 7 }, 503, ['Retry-After', '1'])
+    expect(log).toEqual(['balancer a 503', 'policy a 503 Retry-After,1 7'])
     expect(poolOf(['a'], [policy()]).watchesHeads).toBe(false)
     expect(poolOf(['a'], [], { balancer: { ...balancer } }).watchesHeads).toBe(true)
     expect(poolOf(['a'], [heads]).watchesHeads).toBe(true)

@@ -507,13 +507,14 @@ export class LivePool implements Pool, HealthTarget {
   }
 
   /** A final head has come. */
-  onHead(upstream: Upstream, status: number, headers: readonly string[]): void {
+  onHead(attempt: AttemptOutcome, status: number, headers: readonly string[]): void {
+    const { upstream } = attempt
     try {
       this.#balancer.onHead?.(upstream, status, headers)
     } catch (cause) {
       warnOf(`onHead of the balancer ${this.#balancer.name} threw`, cause)
     }
-    this.policies.head(upstream, status, headers)
+    this.policies.head(upstream, status, headers, attempt)
   }
 
   /** The attempt ended; policies and the balancer learn from it. */

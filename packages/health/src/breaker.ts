@@ -26,6 +26,8 @@ export class Breaker {
   /** Of those in flight, how many began before the state did. What becomes of them says nothing about it. */
   #old = 0
   #epoch = Number.NEGATIVE_INFINITY
+  /** Trials in flight whose head has been judged. */
+  readonly #told = new Set<AttemptOutcome>()
   #timer: unknown
   #closed = false
 
@@ -38,7 +40,7 @@ export class Breaker {
 
   /** Half-open: trials that run and have passed so far are fewer than it takes. */
   get hasRoom(): boolean {
-    return this.circuit.kind !== 'half-open' || this.#inflight - this.#old + this.circuit.passed < this.#settings.trials
+    return this.circuit.kind !== 'half-open' || this.#inflight - this.#old - this.#told.size + this.circuit.passed < this.#settings.trials
   }
 
   /** Recovering: the share of traffic to let through, a line from a tenth. */
@@ -51,8 +53,26 @@ export class Breaker {
     this.#inflight++
   }
 
+  /** A head has come. That is what a trial is judged by: a tunnel or an event stream may never end, and has shown by then that it is served. */
+  head(attempt: AttemptOutcome): void {
+    if (this.circuit.kind !== 'half-open' || this.#closed || attempt.startedAt < this.#epoch) return
+    this.#told.add(attempt)
+    this.#trial(attempt, this.#settings.isFailure(attempt.status ?? 0))
+  }
+
+  #trial(attempt: AttemptOutcome, failed: boolean): void {
+    const { latency } = this.#settings
+    const slow = latency !== undefined && (attempt.headMs ?? attempt.durationMs) > latency.above
+    this.#move(
+      { kind: 'trial', passed: !failed && !slow, now: this.#clock.now() },
+      failed ? 'a trial failed' : slow ? 'a trial was slow' : 'trials passed',
+      attempt.error,
+    )
+  }
+
   ended(outcome: AttemptOutcome): void {
     if (this.#inflight > 0) this.#inflight--
+    const told = this.#told.delete(outcome)
     if (this.#old > 0 && outcome.startedAt < this.#epoch) {
       this.#old--
       return
@@ -60,6 +80,8 @@ export class Breaker {
     this.#old = Math.min(this.#old, this.#inflight)
     const verdict = attemptVerdict(outcome)
     if (verdict === 'ignored' || this.#closed) return
+    // That it broke off behind its head is news; the head is not.
+    if (told && verdict === 'answered') return
     const { latency, isFailure } = this.#settings
     const failed = verdict === 'failed' || isFailure(outcome.status ?? 0)
     const slow = latency !== undefined && (outcome.headMs ?? outcome.durationMs) > latency.above
@@ -72,11 +94,7 @@ export class Breaker {
         this.#judge(now, outcome.error)
         return
       case 'half-open':
-        this.#move(
-          { kind: 'trial', passed: !failed && !slow, now },
-          failed ? 'a trial failed' : slow ? 'a trial was slow' : 'trials passed',
-          outcome.error,
-        )
+        this.#trial(outcome, failed)
         return
       case 'open':
         return
@@ -110,6 +128,7 @@ export class Breaker {
     this.#window.reset()
     this.#row = 0
     this.#old = this.#inflight
+    this.#told.clear()
     this.#epoch = event.now
     this.circuit = next
     if (!this.#effects.enter(before, next, reason, error)) {

@@ -1,6 +1,6 @@
 /** Circuit breakers in a real proxy on a virtual clock; the upstream side answers what the test says, when it says so. */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { createPool, createProxy, type ErrorCode } from '@weir/core'
+import { createPool, createProxy, type ErrorCode, ProxyError, type ResponseSink, type Transport, type UpstreamCall } from '@weir/core'
 import { type FakeResponse, fakeTransport, seededRandom, virtualClock } from '@weir/testing'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -234,6 +234,76 @@ describe('half-open', () => {
     early.resolve({})
     await first
     await r.close()
+  })
+
+  describe('a trial is judged by its head', () => {
+    /** Answers with heads at once; the bodies go on until the test ends them. */
+    const streaming = () => {
+      const sinks: ResponseSink[] = []
+      const call: UpstreamCall = { abort() {}, pause() {}, resume() {}, reused: false, connectMs: 1, sent: true }
+      let status = 500
+      const transport: Transport = {
+        name: 'streaming',
+        send(_request, _upstream, sink) {
+          sink.onStart(call)
+          sink.onHead(status, '', [])
+          if (status === 500) sink.onEnd(undefined)
+          else sinks.push(sink)
+        },
+      }
+      const clock = virtualClock()
+      const proxy = createProxy({
+        pool: { upstreams: ['http://u0.test'], health: [circuitBreaker({ ...options, trials: 2 })], transport, clock },
+        clock,
+        retry: false,
+      })
+      const ask = (): void => void proxy.inject({ url: '/' }).catch(() => {})
+      const halfOpen = async (): Promise<void> => {
+        ask()
+        await clock.advance(5000)
+        status = 200
+      }
+      return { sinks, ask, halfOpen, clock, proxy }
+    }
+
+    it('so endless streams close the circuit, hold no place, and their end counts nothing', async () => {
+      const { sinks, ask, halfOpen, clock, proxy } = streaming()
+      await halfOpen()
+      ask()
+      await clock.advance(0)
+      expect(story().at(-1)).toBe('open > half-open')
+      ask()
+      await clock.advance(0)
+      expect(story().at(-1)).toBe('half-open > recovering')
+      await clock.advance(10_000)
+      expect(story().at(-1)).toBe('recovering > closed')
+      for (const sink of sinks) sink.onError(new ProxyError('ERR_BODY_TIMEOUT'))
+      await clock.advance(0)
+      expect(story().at(-1)).toBe('recovering > closed')
+      await proxy.close({ deadline: 0 })
+    })
+
+    it('one that breaks off behind it, while others are awaited, opens it again', async () => {
+      const { sinks, ask, halfOpen, clock, proxy } = streaming()
+      await halfOpen()
+      ask()
+      await clock.advance(0)
+      sinks[0]?.onError(new ProxyError('ERR_BODY_TIMEOUT'))
+      await clock.advance(0)
+      expect(story().at(-1)).toBe('half-open > open')
+      await proxy.close({ deadline: 0 })
+    })
+
+    it('one that ends well is one pass, not two', async () => {
+      const { sinks, ask, halfOpen, clock, proxy } = streaming()
+      await halfOpen()
+      ask()
+      await clock.advance(0)
+      sinks[0]?.onEnd(undefined)
+      await clock.advance(0)
+      expect(story().at(-1)).toBe('open > half-open')
+      await proxy.close({ deadline: 0 })
+    })
   })
 
   it('a slow trial fails where slowness trips', async () => {

@@ -74,6 +74,7 @@ function poolBreaker(settings: BreakerSettings): HealthPolicy {
       }
     },
     onAcquire: () => breaker?.begun(),
+    onHead: (_upstream, _status, _headers, attempt) => breaker?.head(attempt),
     onAttempt: (outcome) => breaker?.ended(outcome),
     close: () => breaker?.close(),
   }
@@ -161,6 +162,7 @@ function upstreamBreaker(settings: BreakerSettings): HealthPolicy {
       }
     },
     onAcquire: (upstream) => breakers.get(upstream)?.begun(),
+    onHead: (upstream, _status, _headers, attempt) => breakers.get(upstream)?.head(attempt),
     onAttempt: (outcome) => breakers.get(outcome.upstream)?.ended(outcome),
     close() {
       closed = true
