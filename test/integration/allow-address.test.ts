@@ -3,14 +3,17 @@
  * a server whose URL holds an address only, on the wire and in TLS.
  */
 import { createServer, type Server } from 'node:net'
+import { shadow } from '@weir/balancer'
 import {
   type AddressCheck,
+  createPool,
   httpProxyTransport,
   type ProxyOptions,
   type Transport,
   type UpstreamTlsOptions,
   undiciTransport,
 } from '@weir/core'
+import { activeCheck, grpcProbe, httpProbe, type Probe, tcpProbe, tlsProbe } from '@weir/health'
 import {
   certificateAuthority,
   rawConnect,
@@ -372,5 +375,92 @@ describe.each(transports)('`host` over %s', (_name, make) => {
     await using upstream = await testUpstream({ '*': (_req, res) => void res.writeHead(302, { Location: `${upstream.url}/next` }).end() })
     await using proxy = await startProxy({ upstreams: [{ url: upstream.url, host: 'app.internal:8080' }] }, { transport: () => make({}) })
     expect((await rawRequest(proxy.port, get())).header('location')).toBe('http://localhost/next')
+  })
+})
+
+describe('whoever else connects to upstreams asks it too', () => {
+  const never: AddressCheck = (address) => address !== '127.0.0.1'
+
+  /** Counts connections, and says nothing. */
+  async function listener(): Promise<AsyncDisposable & { readonly port: number; readonly connections: () => number }> {
+    let connections = 0
+    const server: Server = createServer((socket) => {
+      connections++
+      socket.destroy()
+    })
+    const { port, [Symbol.asyncDispose]: dispose } = await listen(server as never)
+    return { port, connections: () => connections, [Symbol.asyncDispose]: dispose }
+  }
+
+  const probes: readonly (readonly [string, Probe])[] = [
+    ['HTTP', httpProbe()],
+    ['HTTP over TLS', httpProbe({ secure: true })],
+    ['TCP', tcpProbe()],
+    ['TLS', tlsProbe()],
+    ['gRPC', grpcProbe()],
+  ]
+  describe.each(probes)('%s probes', (_name, probe) => {
+    it.each([
+      ['an address', '127.0.0.1'],
+      ['a name that leads there', 'rebound.test'],
+    ])('%s', async (_case, host) => {
+      await using server = await listener()
+      names.addresses.set('rebound.test', ['127.0.0.1'])
+      const pool = createPool({
+        upstreams: [`http://${host}:${server.port}`],
+        health: [activeCheck({ probe, fall: 1, initial: 'pending' })],
+        allowAddress: never,
+      })
+      await pool.start()
+      const [upstream] = pool.health().upstreams
+      expect(upstream).toMatchObject({ state: 'down', error: { code: 'ERR_PROBE_CONNECTION', cause: { code: 'ERR_ADDRESS_DENIED' } } })
+      await pool.close()
+      expect(server.connections()).toBe(0)
+    })
+  })
+
+  it('probes of a pool whose transport was told', async () => {
+    await using server = await listener()
+    for (const make of [undiciTransport, httpProxyTransport]) {
+      const transport = make({ allowAddress: never })
+      const pool = createPool({
+        upstreams: [`http://127.0.0.1:${server.port}`],
+        health: [activeCheck({ fall: 1, initial: 'pending' })],
+        transport,
+      })
+      await pool.start()
+      expect(pool.health().upstreams[0]?.state).toBe('down')
+      await pool.close()
+      await transport.close?.()
+    }
+    expect(server.connections()).toBe(0)
+  })
+
+  it('an address that is allowed is probed', async () => {
+    await using upstream = await testUpstream({ '*': 'fine' })
+    names.addresses.set('app.test', ['10.255.255.1', '127.0.0.1'])
+    const pool = createPool({
+      upstreams: [`http://app.test:${upstream.port}`],
+      health: [activeCheck({ fall: 1, initial: 'pending' })],
+      allowAddress: (address) => address === '127.0.0.1',
+    })
+    await pool.start()
+    expect(pool.health().upstreams[0]?.state).toBe('up')
+    await pool.close()
+  })
+
+  it('shadow traffic', async () => {
+    await using server = await listener()
+    await using upstream = await testUpstream({ '*': 'fine' })
+    const { promise, resolve } = Promise.withResolvers<unknown>()
+    const copies = shadow({
+      upstreams: [`http://127.0.0.1:${server.port}`],
+      allowAddress: never,
+      onResult: ({ shadow: answer }) => resolve(answer),
+    })
+    await using proxy = await startProxy({ upstreams: [upstream.url], use: [copies] })
+    expect((await rawRequest(proxy.port, get())).status).toBe(200)
+    expect(await promise).toMatchObject({ code: 'ERR_ADDRESS_DENIED' })
+    expect(server.connections()).toBe(0)
   })
 })

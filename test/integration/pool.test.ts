@@ -653,7 +653,15 @@ it('stats name everything', async () => {
   expect(proxy.stats()).toEqual({
     inflight: 0,
     tunnels: 0,
-    pools: [{ name: 'default', waiting: 0, upstreams: [{ id: 'first', state: 'up', weight: 7, inflight: 0, latencyMs: 0 }] }],
+    pools: [
+      {
+        name: 'default',
+        waiting: 0,
+        failOpen: false,
+        failOpenPicks: 0,
+        upstreams: [{ id: 'first', state: 'up', weight: 7, inflight: 0, latencyMs: 0 }],
+      },
+    ],
   })
   await proxy.inject({ url: '/' })
   expect(proxy.stats().pools[0]?.upstreams[0]?.latencyMs).toBeGreaterThan(0)

@@ -1,5 +1,6 @@
 /** Options of `shadow()`, what its callback gets, and what they are read into. */
 import {
+  type AddressCheck,
   createPool,
   type Duration,
   type Exchange,
@@ -57,6 +58,8 @@ export interface ShadowOptions extends RandomOption {
   readonly normalise?: (answer: ShadowAnswer) => ShadowAnswer
   /** Default: one of its own, closed with the stage. One that is given here is closed by whoever made it. */
   readonly transport?: Transport
+  /** Which addresses copies may be sent to, as `allowAddress` of a pool; not together with `transport`. Default: all. */
+  readonly allowAddress?: AddressCheck
 }
 
 const ignoredByDefault = ['date', 'age', 'server', 'x-request-id']
@@ -99,12 +102,16 @@ export function readShadowOptions(options: ShadowOptions, read: OptionReader): S
     'ignoreHeaders',
     'normalise',
     'transport',
+    'allowAddress',
     'random',
   ])
   const random = readRandom(read, given.random)
   const { share } = given
   const fraction = typeof share === 'function' ? 1 : read.number('share', share, 1, { min: 0, max: 1 })
-  const transport = given.transport ?? undiciTransport()
+  if (given.transport !== undefined && given.allowAddress !== undefined)
+    read.problem('allowAddress', '(set)', 'either `allowAddress` or a `transport`, which has such an option of its own')
+  const allowAddress = read.optionalFunction('allowAddress', given.allowAddress)
+  const transport = given.transport ?? undiciTransport(allowAddress === undefined ? {} : { allowAddress })
   let pool: Pool | undefined
   if (!Array.isArray(given.upstreams) || given.upstreams.length === 0)
     read.problem('upstreams', given.upstreams, "a list such as ['http://10.0.0.9:3000']")

@@ -9,6 +9,7 @@ import type { Clock } from './clock.ts'
 import type { ProxyError } from './errors.ts'
 import type { AttemptOutcome, Exchange } from './exchange.ts'
 import type { MaybePromise } from './stage.ts'
+import type { AddressCheck } from './transport/address-check.ts'
 import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { Upstream, UpstreamState } from './upstream.ts'
 
@@ -67,6 +68,8 @@ export interface HealthControl {
   readonly upstreams: readonly Upstream[]
   /** TLS towards the upstreams, when the pool was given any. */
   readonly tls: UpstreamTlsOptions | undefined
+  /** Which addresses may be connected to, as the pool or its transport was told. Whoever connects to upstreams on its own asks it: see `checkedLookup`. */
+  readonly allowAddress: AddressCheck | undefined
   /** Attempts in flight, tunnels included. */
   readonly inflight: number
   /** Exchanges that wait for a slot. */

@@ -39,6 +39,7 @@ export type {
   StageLike,
 } from './stage.ts'
 export type { AddressCheck } from './transport/address-check.ts'
+export { checkedLookup, refusedHost } from './transport/address-check.ts'
 export type { ConnectPhases } from './transport/connect-phases.ts'
 export type { HttpProxyTransportOptions } from './transport/http-proxy.ts'
 export { httpProxyTransport } from './transport/http-proxy.ts'

@@ -8,6 +8,7 @@ import type { ProxyError } from './errors.ts'
 import { poolFailOpen, upstreamDegraded } from './events.ts'
 import type { AttemptOutcome, Exchange } from './exchange.ts'
 import type { DownOptions, HealthControl, HealthPolicy, UpstreamChange } from './health.ts'
+import type { AddressCheck } from './transport/address-check.ts'
 import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
 import { Verdicts } from './verdicts.ts'
@@ -18,6 +19,7 @@ export interface HealthTarget {
   readonly clock: Clock
   readonly random: () => number
   readonly tls: UpstreamTlsOptions | undefined
+  readonly allowAddress: AddressCheck | undefined
   readonly upstreams: readonly Upstream[]
   readonly inflight: number
   readonly waiting: number
@@ -187,6 +189,10 @@ export class PoolHealth implements HealthControl {
 
   get tls(): UpstreamTlsOptions | undefined {
     return this.#pool.tls
+  }
+
+  get allowAddress(): AddressCheck | undefined {
+    return this.#pool.allowAddress
   }
 
   get upstreams(): readonly Upstream[] {

@@ -297,6 +297,8 @@ describe('what is kept of an upstream', () => {
     expect(pool.stats()).toEqual({
       name: 'pool',
       waiting: 0,
+      failOpen: false,
+      failOpenPicks: 0,
       upstreams: [
         { id: 'a', state: 'up', weight: 3, inflight: 0, latencyMs: 0 },
         { id: 'b', state: 'draining', weight: 1, inflight: 1, latencyMs: 0 },

@@ -51,6 +51,10 @@ export interface LeaveOptions {
 export interface PoolStats {
   readonly name: string
   readonly waiting: number
+  /** Upstreams that are down are used all the same, because too few are up. */
+  readonly failOpen: boolean
+  /** Picks made in that state since the pool was created: traffic that nobody vouched for. */
+  readonly failOpenPicks: number
   readonly upstreams: readonly {
     readonly id: string
     readonly state: UpstreamState

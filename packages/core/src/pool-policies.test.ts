@@ -183,7 +183,9 @@ describe('the data path', () => {
 
   it('heads are told to those who listen, the balancer first; without listeners the pool does not ask for them', () => {
     const log: string[] = []
-    const heads = policy({ onHead: (upstream, status, headers, attempt) => void log.push(`policy ${upstream.id} ${status} ${headers.join()} ${attempt.number}`) })
+    const heads = policy({
+      onHead: (upstream, status, headers, attempt) => void log.push(`policy ${upstream.id} ${status} ${headers.join()} ${attempt.number}`),
+    })
     const balancer: Balancer = { ...noting([]), onHead: (upstream, status) => void log.push(`balancer ${upstream.id} ${status}`) }
     const pool = poolOf(['a'], [policy(), heads], { balancer })
     expect(pool.watchesHeads).toBe(true)

@@ -33,6 +33,7 @@ import {
 } from './pool-options.ts'
 import { type AppliedList, isSource, SourceReader } from './pool-source.ts'
 import { type Waiter, WaitQueue } from './queue.ts'
+import type { AddressCheck } from './transport/address-check.ts'
 import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { Transport } from './transport/transport.ts'
 import { type PoolUpstream, parseUpstream, type Upstream, type UpstreamInput, type UpstreamState } from './upstream.ts'
@@ -97,6 +98,7 @@ export class LivePool implements Pool, HealthTarget {
   /** The tier in use. */
   #inUse: readonly PoolUpstream[] = []
   #inflight = 0
+  #failOpenPicks = 0
   #reweighedAt = Number.NEGATIVE_INFINITY
   #reweighing: unknown
   #started: Promise<void> | undefined
@@ -406,6 +408,10 @@ export class LivePool implements Pool, HealthTarget {
     return this.#inflight
   }
 
+  get allowAddress(): AddressCheck | undefined {
+    return this.transport.allowAddress
+  }
+
   get waiting(): number {
     return this.#queue?.size ?? 0
   }
@@ -436,6 +442,7 @@ export class LivePool implements Pool, HealthTarget {
       recordDecision(this.name, this.#balancer.name, this.#members, this.#usable, this.#inUse, exchange, upstream, by)
     if (upstream === undefined) return undefined
     this.#take(upstream as PoolUpstream)
+    if (this.policies.failOpen) this.#failOpenPicks++
     this.policies.acquired(upstream, exchange)
     return upstream
   }
@@ -555,6 +562,8 @@ export class LivePool implements Pool, HealthTarget {
     return {
       name: this.name,
       waiting: this.waiting,
+      failOpen: this.policies.failOpen,
+      failOpenPicks: this.#failOpenPicks,
       upstreams: this.#members.map(({ id, state, weight, inflight, latencyMs }) => ({ id, state, weight, inflight, latencyMs })),
     }
   }

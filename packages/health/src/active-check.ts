@@ -165,8 +165,10 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     try {
       const overrides = overridesOf('activeCheck', upstream, given.overrides)
       if (overrides !== false)
-        loop = new ProbeLoop(settings, probe.open({ upstream, overrides, tls: control.tls }), (event, ms) =>
-          told(target, control, event, ms),
+        loop = new ProbeLoop(
+          settings,
+          probe.open({ upstream, overrides, tls: control.tls, allowAddress: control.allowAddress }),
+          (event, ms) => told(target, control, event, ms),
         )
     } catch (error) {
       // At creation the mistake is the caller's to see. Later on there is no caller: the upstream is down, and says why.

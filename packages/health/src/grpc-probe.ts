@@ -51,9 +51,11 @@ function openGrpc(target: ProbeTarget, options: GrpcProbeOptions): OpenProbe {
     async run(signal) {
       signal.throwIfAborted()
       const socket = openSocket(address, ['h2'])
-      const session = connect(`${scheme}://${authority}`, { createConnection: () => socket })
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       const fail = (error: unknown): void => reject(connectionError(error))
+      // Before the session hears of it, which tells of its streams only.
+      socket.on('error', fail)
+      const session = connect(`${scheme}://${authority}`, { createConnection: () => socket })
       const onAbort = (): void => reject(signal.reason)
       signal.addEventListener('abort', onAbort, { once: true })
       session.on('error', fail)

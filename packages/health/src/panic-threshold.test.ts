@@ -45,6 +45,21 @@ describe('the threshold', () => {
     expect(r.open()).toBe(false)
   })
 
+  it('is to be seen in the stats, with the picks made beyond it', async () => {
+    const r = await rig(3)
+    const proxy = createProxy({ pool: r.pool, retry: false })
+    const ask = async (): Promise<number> => (await proxy.inject({ url: '/' })).status
+    expect(await ask()).toBe(200)
+    expect(r.pool.stats()).toMatchObject({ failOpen: false, failOpenPicks: 0 })
+    r.down('u0', 'u1')
+    for (let i = 0; i < 3; i++) expect(await ask()).toBe(200)
+    expect(r.pool.stats()).toMatchObject({ failOpen: true, failOpenPicks: 3 })
+    r.up('u0')
+    expect(await ask()).toBe(200)
+    expect(r.pool.stats()).toMatchObject({ failOpen: false, failOpenPicks: 3 })
+    await proxy.close()
+  })
+
   it('is crossed by who joins and leaves too', async () => {
     const r = await rig(4)
     r.down('u0', 'u1')

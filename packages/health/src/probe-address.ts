@@ -2,9 +2,9 @@
  * Where a probe connects, and how: the upstream's own address unless an option says otherwise. Every probe opens its sockets here, so that
  * another port, a Unix socket, TLS and SNI mean the same for HTTP, gRPC and bare TCP.
  */
-import { connect, isIP, type Socket } from 'node:net'
-import { type ConnectionOptions, createSecureContext, connect as tlsConnect } from 'node:tls'
-import type { OptionReader, UpstreamTlsOptions } from '@weir/core'
+import { connect, isIP, Socket } from 'node:net'
+import { type ConnectionOptions, checkServerIdentity, createSecureContext, connect as tlsConnect } from 'node:tls'
+import { type AddressCheck, checkedLookup, type OptionReader, refusedHost, type UpstreamTlsOptions } from '@weir/core'
 import type { ProbeTarget } from './probe.ts'
 
 export interface AddressOptions {
@@ -26,6 +26,7 @@ export interface ProbeAddress {
   readonly socketPath: string | undefined
   /** Undefined: without TLS. */
   readonly tls: ConnectionOptions | undefined
+  readonly allowAddress: AddressCheck | undefined
 }
 
 export function readAddress(read: OptionReader, given: AddressOptions): void {
@@ -67,7 +68,7 @@ function connectionOptions({ ca, cert, key, insecure }: Partial<UpstreamTlsOptio
   return options
 }
 
-export function addressOf({ upstream, tls: pools }: ProbeTarget, options: AddressOptions): ProbeAddress {
+export function addressOf({ upstream, tls: pools, allowAddress }: ProbeTarget, options: AddressOptions): ProbeAddress {
   const { url } = upstream
   const unix = url.protocol === 'unix:' && options.address === undefined && options.port === undefined
   const own = url.protocol === 'unix:' ? 'localhost' : url.hostname.replace(/^\[|\]$/g, '')
@@ -78,20 +79,27 @@ export function addressOf({ upstream, tls: pools }: ProbeTarget, options: Addres
     hostname: options.address ?? own,
     port: options.port ?? (url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port)),
     socketPath: unix ? decodeURIComponent(url.pathname) : undefined,
-    // SNI carries no addresses (RFC 6066 §3); node verifies against `host` then, so that is the name or address to be proven.
-    tls: secure ? { ...connectionOptions(tls), host: name, servername: isIP(name) === 0 ? name : '' } : undefined,
+    tls: secure ? { ...connectionOptions(tls), ...named(name) } : undefined,
+    allowAddress,
   }
+}
+
+/** SNI carries no addresses (RFC 6066 §3). What the certificate must be for is this name, wherever the connection goes. */
+function named(name: string): ConnectionOptions {
+  return { servername: isIP(name) === 0 ? name : '', checkServerIdentity: (_host, certificate) => checkServerIdentity(name, certificate) }
 }
 
 /** A socket on its way; `connect` or `secureConnect` tells when it is there. Whoever opened it destroys it. */
 export function openSocket(address: ProbeAddress, alpn?: readonly string[]): Socket {
-  const { hostname, port, socketPath, tls } = address
+  const { hostname, port, socketPath, tls, allowAddress } = address
   if (socketPath !== undefined) return connect({ path: socketPath })
-  const socket = connect({ host: hostname, port, noDelay: true })
-  if (tls === undefined) return socket
-  const secure = tlsConnect({ ...tls, socket, ...(alpn === undefined ? null : { ALPNProtocols: [...alpn] }) })
-  // The TLS socket reports what happens below it, but not while it has yet to take it over.
-  socket.on('error', (error) => secure.destroy(error))
-  secure.on('close', () => socket.destroy())
-  return secure
+  // A probe must not reach what requests may not: an upstream's name can lead anywhere by now.
+  const refused = refusedHost(hostname, allowAddress)
+  if (refused !== undefined) {
+    const socket = new Socket()
+    process.nextTick(() => socket.destroy(refused))
+    return socket
+  }
+  const to = { host: hostname, port, noDelay: true, ...(allowAddress === undefined ? null : { lookup: checkedLookup(allowAddress) }) }
+  return tls === undefined ? connect(to) : tlsConnect({ ...to, ...tls, ...(alpn === undefined ? null : { ALPNProtocols: [...alpn] }) })
 }

@@ -4,7 +4,7 @@
  *
  * A probe is opened once per upstream: options are read there, a kept connection lives there, and whoever opened it closes it.
  */
-import type { Upstream, UpstreamTlsOptions } from '@weir/core'
+import type { AddressCheck, Upstream, UpstreamTlsOptions } from '@weir/core'
 import type { ProbeOverrides } from './overrides.ts'
 
 /** What a passing probe may say besides "yes". */
@@ -21,6 +21,8 @@ export interface ProbeTarget {
   readonly overrides: ProbeOverrides
   /** TLS towards upstreams as the pool has it. */
   readonly tls: UpstreamTlsOptions | undefined
+  /** Which addresses the pool may connect to. Default: all. */
+  readonly allowAddress?: AddressCheck | undefined
 }
 
 /** A probe of your own: resolves when the upstream is well, rejects with the reason when not. Stop at `signal`: it is the timeout. */

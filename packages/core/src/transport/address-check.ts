@@ -13,9 +13,13 @@ export type AddressCheck = (address: string) => boolean
 
 /** The refusal when the upstream's URL holds an address that is not allowed; undefined for names (see `checkedLookup`) and sockets. */
 export function refusedAddress(upstream: Upstream, allow: AddressCheck | undefined): ProxyError | undefined {
-  if (allow === undefined || upstream.url.protocol === 'unix:') return undefined
-  const address = upstream.url.hostname.replace(/^\[|\]$/g, '')
-  if (isIP(address) === 0) return undefined
+  return upstream.url.protocol === 'unix:' ? undefined : refusedHost(upstream.url.hostname, allow)
+}
+
+/** The same for a host, with or without brackets. For whoever connects to upstreams besides the transports: health probes. */
+export function refusedHost(host: string, allow: AddressCheck | undefined): ProxyError | undefined {
+  const address = host.replace(/^\[|\]$/g, '')
+  if (allow === undefined || isIP(address) === 0) return undefined
   const { allowed, cause } = sift([{ address, family: isIP(address) }], allow)
   return allowed.length > 0 ? undefined : refusal([address], cause)
 }
@@ -41,7 +45,7 @@ function refusal(addresses: readonly string[], cause: unknown): ProxyError {
   })
 }
 
-/** `dns.lookup` that gives out allowed addresses only. */
+/** `dns.lookup` that gives out allowed addresses only, for `net.connect({ lookup })`. It fails with `ERR_ADDRESS_DENIED` when none is left. */
 export function checkedLookup(allow: AddressCheck): LookupFunction {
   return (hostname, options, callback) => {
     const all: LookupOptions = { ...options, all: true }

@@ -67,6 +67,7 @@ export function httpProxyTransport(options?: HttpProxyTransportOptions): Transpo
   const upgrades = upgradeWithHttpProxy(settings)
   return {
     name: 'http-proxy',
+    allowAddress: settings.allowAddress,
     send: sender.send,
     upgrade: upgrades.upgrade,
     forget: sender.forget,

@@ -8,6 +8,7 @@ import type { RequestBody } from '../body.ts'
 import type { ProxyError } from '../errors.ts'
 import type { MaybePromise } from '../stage.ts'
 import type { Upstream } from '../upstream.ts'
+import type { AddressCheck } from './address-check.ts'
 import type { ConnectPhases } from './connect-phases.ts'
 
 /** One request to one upstream, final: nothing is added but framing and `Connection`. */
@@ -88,6 +89,8 @@ export interface UpgradeSink extends ResponseSink {
 
 export interface Transport {
   readonly name: string
+  /** Which addresses it connects to, where it asks: health probes ask the same. */
+  readonly allowAddress?: AddressCheck | undefined
   /** Never throws; the sink hears `onStart` first and ends with `onEnd` or `onError`, once, unless aborted. */
   send(request: UpstreamRequest, upstream: Upstream, sink: ResponseSink): void
   upgrade?(request: UpgradeRequest, upstream: Upstream, sink: UpgradeSink): void

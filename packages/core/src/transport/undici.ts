@@ -72,6 +72,7 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
   }
   return {
     name: 'undici',
+    allowAddress: settings.allowAddress,
     send(request: UpstreamRequest, upstream: Upstream, sink: ResponseSink): void {
       // undici can neither write `*` as a target nor send trailers, and it holds the head of a request back until the first bytes of its body
       // are there, which leaves an upstream that answers on the head alone without a question.
