@@ -87,7 +87,7 @@ function simulate(seconds: number, load: number, workersAt: (second: number) => 
           const headMs = clock.now() - startedAt
           tally.done++
           tally.worstMs = Math.max(tally.worstMs, headMs)
-          policy?.onHead?.(upstream, 200, [])
+          policy?.onHead?.(upstream, 200, [], stubOutcome(upstream))
           policy?.onAttempt?.({ ...stubOutcome(upstream), startedAt, headMs, durationMs: headMs })
           next()
         },
@@ -254,7 +254,7 @@ it('tunnels and event streams, which have been answered, do not use the limit up
     expect(policy.admit?.(stubExchange())).toBeUndefined()
     control.inflight++
     policy.onAcquire?.(upstream, stubExchange())
-    policy.onHead?.(upstream, status, [])
+    policy.onHead?.(upstream, status, [], stubOutcome(upstream))
   }
   await clock.advance(3_600_000)
   expect(policy.admit?.(stubExchange())).toBeUndefined()

@@ -253,7 +253,9 @@ describe('half-open', () => {
       }
       const clock = virtualClock()
       const proxy = createProxy({
-        pool: { upstreams: ['http://u0.test'], health: [circuitBreaker({ ...options, trials: 2 })], transport, clock },
+        upstreams: ['http://u0.test'],
+        health: [circuitBreaker({ ...options, trials: 2 })],
+        transport,
         clock,
         retry: false,
       })

@@ -1,6 +1,6 @@
 /** Drain signals through the whole proxy, without sockets. */
 import { createPool, createProxy } from '@weir/core'
-import { type FakeResponse, fakeTransport, virtualClock } from '@weir/testing'
+import { type FakeResponse, fakeTransport, stubOutcome, virtualClock } from '@weir/testing'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type DrainSignalOptions, drainSignal } from './drain-signal.ts'
@@ -86,9 +86,9 @@ it('a signal that comes while one holds prolongs it', async () => {
   const pool = createPool({ upstreams: ['http://a.test'], health: [policy], transport: fakeTransport(), clock })
   const [a] = pool.upstreams
   if (a === undefined) throw new Error('no upstream')
-  policy.onHead?.(a, 200, ['x-bye', ''])
+  policy.onHead?.(a, 200, ['x-bye', ''], stubOutcome(a))
   await clock.advance(6000)
-  policy.onHead?.(a, 200, ['x-bye', ''])
+  policy.onHead?.(a, 200, ['x-bye', ''], stubOutcome(a))
   await clock.advance(9999)
   expect(a.state).toBe('draining')
   expect(clock.pending).toBe(1)
