@@ -7,10 +7,15 @@ const source = (name: string): string => fileURLToPath(new URL(`./packages/${nam
 export default defineConfig({
   resolve: {
     alias: {
+      '@weir/access': source('access'),
+      '@weir/cluster': source('cluster'),
       '@weir/core': source('core'),
       '@weir/balancer': source('balancer'),
       '@weir/health': source('health'),
       '@weir/discovery': source('discovery'),
+      '@weir/rate-limit': source('rate-limit'),
+      '@weir/redis': source('redis'),
+      '@weir/sticky': source('sticky'),
       '@weir/testing': source('testing'),
     },
   },

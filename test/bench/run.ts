@@ -8,6 +8,7 @@ import { bodies } from './bodies.ts'
 import { stopAll } from './children.ts'
 import { environment, render, writeDocument } from './document.ts'
 import { growth } from './growth.ts'
+import { limits } from './limits.ts'
 import { withhold } from './machine.ts'
 import type { BenchOptions, Section } from './options.ts'
 import { picks } from './picks.ts'
@@ -21,6 +22,7 @@ const benchmarks: Readonly<Record<string, (options: BenchOptions) => Promise<Sec
   p6: tunnels,
   p7: picks,
   p8: growth,
+  p9: limits,
 }
 
 const { values: flags } = parseArgs({

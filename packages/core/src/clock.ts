@@ -18,6 +18,7 @@ const systemClock: Clock = {
   clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout),
 }
 
+/** Reads an option `clock`: the real time when it is not given; a wrong one is a problem in `read`. For packages with a clock of their own. */
 export function readClock(value: unknown, read: OptionReader): Clock {
   if (value === undefined) return systemClock
   const clock = value as Partial<Clock> | null

@@ -1,0 +1,117 @@
+/**
+ * The store of a proxy that shares nothing: strongly consistent, since it decides within one turn, and gone with the process. Each limit has a
+ * table of its own, so that a flood of keys of one limit makes no other limit forget.
+ */
+import { type Clock, OptionReader, readClock } from '@weir/core'
+import { algorithms } from './algorithms.ts'
+import type { Limit, LimitState, LimitStep } from './limit.ts'
+import { MemoryTable } from './memory-table.ts'
+import type { Charge, RateLimitStore, StoreStats } from './store.ts'
+
+export interface MemoryStoreOptions {
+  /**
+   * Most keys that are remembered of each limit; about 150 bytes each, a sixth of it taken at once. When more come, the one longest not seen is forgotten and
+   * counted in `evictions`. Not much smaller than the number of clients per window, or an attacker with many addresses wipes everybody's counts.
+   * Default 100,000.
+   */
+  readonly maxEntries?: number
+  /** Default: real time. */
+  readonly clock?: Clock
+}
+
+export interface MemoryStore extends RateLimitStore {
+  /** Never a promise. */
+  take(charges: readonly Charge[]): readonly LimitStep[]
+  adjust(limit: Limit, key: string, difference: number, chargedAt: number): void
+  stats(): StoreStats
+}
+
+/** @throws OptionsError */
+export function memoryStore(options?: MemoryStoreOptions): MemoryStore {
+  const read = new OptionReader('memoryStore')
+  const given = read.object<MemoryStoreOptions>(options, ['maxEntries', 'clock'])
+  const maxEntries = readMaxEntries(read, given.maxEntries)
+  const clock = readClock(given.clock, read)
+  read.check()
+  return new Memory(maxEntries, clock)
+}
+
+/** The LRU's own arrays are as long as this from the start, hence the upper bound: 16 million take 400 MB before the first request. */
+export function readMaxEntries(read: OptionReader, value: number | undefined): number {
+  return read.number('maxEntries', value, 100_000, { min: 1, max: 2 ** 24, integer: true })
+}
+
+class Memory implements MemoryStore {
+  readonly name = 'memory'
+  readonly #maxEntries: number
+  readonly #clock: Clock
+  readonly #tables = new Map<string, MemoryTable>()
+  /** What `read` reads into: used up before anything else runs. */
+  readonly #state: LimitState = { a: 0, b: 0, c: 0 }
+
+  constructor(maxEntries: number, clock: Clock) {
+    this.#maxEntries = maxEntries
+    this.#clock = clock
+  }
+
+  take(charges: readonly Charge[]): readonly LimitStep[] {
+    const now = this.#clock.now()
+    // The usual case, and without lists that grow.
+    if (charges.length === 1) return [this.#takeOne(charges[0] as Charge, now)]
+    const steps: LimitStep[] = []
+    const places: number[] = []
+    let allowed = true
+    for (const charge of charges) {
+      places.push(this.#table(charge.limit).read(charge.key, now, this.#state))
+      const step = algorithms[charge.limit.algorithm].take(this.#state, now, charge.cost, charge.limit)
+      steps.push(step)
+      if (!step.allowed) allowed = false
+    }
+    for (let i = 0; i < steps.length; i++) {
+      const { limit, key, cost } = charges[i] as Charge
+      if (allowed) {
+        if (cost > 0) this.#table(limit).write(key, places[i] as number, steps[i] as LimitStep)
+      } else if ((steps[i] as LimitStep).allowed) {
+        this.#table(limit).read(key, now, this.#state)
+        steps[i] = algorithms[limit.algorithm].take(this.#state, now, 0, limit)
+      }
+    }
+    return steps
+  }
+
+  #takeOne({ limit, key, cost }: Charge, now: number): LimitStep {
+    const table = this.#table(limit)
+    const place = table.read(key, now, this.#state)
+    const step = algorithms[limit.algorithm].take(this.#state, now, cost, limit)
+    if (step.allowed && cost > 0) table.write(key, place, step)
+    return step
+  }
+
+  adjust(limit: Limit, key: string, difference: number, chargedAt: number): void {
+    const now = this.#clock.now()
+    const table = this.#table(limit)
+    const place = table.read(key, now, this.#state)
+    // Nothing is remembered, so there is nothing to give back.
+    if (place < 0 && difference <= 0) return
+    table.write(key, place, algorithms[limit.algorithm].adjust(this.#state, now, difference, chargedAt, limit))
+  }
+
+  stats(): StoreStats {
+    let entries = 0
+    let evictions = 0
+    for (const table of this.#tables.values()) {
+      entries += table.size
+      evictions += table.evictions
+    }
+    return { entries, evictions }
+  }
+
+  #table(limit: Limit): MemoryTable {
+    let table = this.#tables.get(limit.id)
+    if (table === undefined) {
+      table = new MemoryTable(this.#maxEntries, this.#clock)
+      this.#tables.set(limit.id, table)
+    }
+    return table
+  }
+}

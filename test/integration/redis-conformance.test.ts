@@ -1,0 +1,71 @@
+/** The stores of @weir/redis do what stores must, with every client, on a single server and on a cluster of three. */
+import { setTimeout as pause } from 'node:timers/promises'
+import { rateLimitStoreConformance } from '@weir/rate-limit'
+import { redisRateLimitStore, redisSessionStore } from '@weir/redis'
+import { sessionStoreConformance } from '@weir/sticky'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Connected, clients } from './redis-clients.ts'
+import { type RedisCluster, type RedisServer, redisCluster, redisProgram, redisServer } from './redis-server.ts'
+
+let runs = 0
+const patient = { timeout: 5000 } as const
+
+function suite(ports: () => readonly number[]): void {
+  for (const [name, single, cluster] of clients)
+    describe(name, () => {
+      let one: Connected
+      let two: Connected
+      beforeAll(async () => {
+        const open = ports().length > 1 ? cluster : single
+        one = await open(ports())
+        two = await open(ports())
+      })
+      afterAll(async () => {
+        await one[Symbol.asyncDispose]()
+        await two[Symbol.asyncDispose]()
+      })
+
+      for (const { name: title, run } of rateLimitStoreConformance('rate-limit', () => {
+        const prefix = `test-${process.pid}-${runs++}`
+        return {
+          store: redisRateLimitStore({ client: one.client, prefix, ...patient }),
+          second: redisRateLimitStore({ client: two.client, prefix, ...patient }),
+          sleep: (ms) => pause(ms),
+        }
+      }))
+        it.concurrent(title, run)
+
+      for (const { name: title, run } of sessionStoreConformance(
+        () => ({
+          store: redisSessionStore({ client: one.client, prefix: `test-${process.pid}-${runs++}`, ...patient }),
+          now: Date.now,
+          wait: (ms) => pause(ms),
+        }),
+        { unit: 400 },
+      ))
+        it.concurrent(`sessions: ${title}`, run)
+    })
+}
+
+if (redisProgram === undefined) {
+  if (process.env.WEIR_REQUIRE_ALL === '1') it('needs redis-server', () => expect.unreachable('redis-server is not installed'))
+  else it.skip('redis-server is not installed', () => {})
+} else {
+  describe('on a single server', () => {
+    let server: RedisServer
+    beforeAll(async () => {
+      server = await redisServer()
+    })
+    afterAll(() => server[Symbol.asyncDispose]())
+    suite(() => [server.port])
+  })
+
+  describe('on a cluster', () => {
+    let cluster: RedisCluster
+    beforeAll(async () => {
+      cluster = await redisCluster()
+    }, 60_000)
+    afterAll(() => cluster[Symbol.asyncDispose]())
+    suite(() => cluster?.nodes.map(({ port }) => port) ?? [0, 0])
+  })
+}
