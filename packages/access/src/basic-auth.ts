@@ -6,10 +6,9 @@
  * Whether there is no such user or the password is wrong cannot be told, from the answer or from its time.
  */
 import { createHmac, randomBytes } from 'node:crypto'
-import { type Clock, type Duration, type Exchange, type Hooks, type MaybePromise, OptionReader, type Reply } from '@weir/core'
+import { type Clock, type Duration, type Exchange, type Hooks, type MaybePromise, OptionReader, type Reply, readClock } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import { identify } from './auth-facts.ts'
-import { readClock } from './clock.ts'
 import { within } from './deadline.ts'
 import { readFieldName } from './field-names.ts'
 import { type AccessStage, Gate, type GateStats, refusal } from './gate.ts'
@@ -73,7 +72,7 @@ const unavailable = refusal(503, { 'Retry-After': '1' })
 export function basicAuth(options: BasicAuthOptions): AccessStage<BasicAuthStats> {
   const read = new OptionReader('basicAuth')
   const given = read.object<BasicAuthOptions>(options, keys)
-  const clock = readClock(read, given.clock)
+  const clock = readClock(given.clock, read)
   const find = readUsers(read, given.users)
   const header = readFieldName(read, 'userHeader', given.userHeader)
   const strip = read.boolean('stripCredentials', given.stripCredentials, true)

@@ -1,7 +1,6 @@
 /** Options of `forwardAuth`, and what they are read into. */
-import { type Clock, type Duration, OptionReader } from '@weir/core'
+import { type Clock, type Duration, OptionReader, readClock } from '@weir/core'
 import type { AuthTlsOptions } from './auth-request.ts'
-import { readClock } from './clock.ts'
 import { readFieldName, readFieldNames } from './field-names.ts'
 
 export interface ForwardAuthCache {
@@ -115,7 +114,7 @@ export function readForwardAuth(options: ForwardAuthOptions): ForwardAuthSetting
     tls: given.tls === undefined ? undefined : read.at('tls').object<AuthTlsOptions>(given.tls, ['ca', 'cert', 'key', 'servername']),
     dryRun: read.boolean('dryRun', given.dryRun, false),
     name: read.name('name', given.name, 'forwardAuth'),
-    clock: readClock(read, given.clock),
+    clock: readClock(given.clock, read),
   }
   read.check()
   return settings

@@ -5,8 +5,7 @@
  * An address says where somebody is, not who. Behind one there may be an office or a mobile carrier; use it to keep whole networks in or out.
  */
 import { fileURLToPath } from 'node:url'
-import { type Clock, type Duration, OptionReader } from '@weir/core'
-import { readClock } from './clock.ts'
+import { type Clock, type Duration, OptionReader, readClock } from '@weir/core'
 import { type AccessListChange, lists } from './events.ts'
 import { type AccessStage, Gate, type GateStats, refusal } from './gate.ts'
 import { type IpRuleFunction, IpRuleSource } from './ip-rule-source.ts'
@@ -66,7 +65,7 @@ export function ipAccess(options: IpAccessOptions): IpAccessStage {
   const defaultAllows = read.oneOf('default', given.default, ['allow', 'deny'] as const, denyOnly ? 'allow' : 'deny') === 'allow'
   const reply = refusal(read.number('status', given.status, 403, { min: 400, max: 599, integer: true }))
   const refresh = read.duration('refresh', given.refresh, 10_000, { min: 10 })
-  const clock = readClock(read, given.clock)
+  const clock = readClock(given.clock, read)
   const { from, rules } = readWhere(read, given)
   let set = rules
   read.check()

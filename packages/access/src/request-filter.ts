@@ -3,8 +3,7 @@
  * be kept away from a service now: an endpoint that is not for the world, a scanner, a client that a mistake has let loose. It is no web
  * application firewall and looks at no bodies.
  */
-import { type Clock, type Exchange, type Hooks, type MaybePromise, OptionReader, type Reply } from '@weir/core'
-import { readClock } from './clock.ts'
+import { type Clock, type Exchange, type Hooks, type MaybePromise, OptionReader, type Reply, readClock } from '@weir/core'
 import { type CompiledRule, type FilterRule, readFilterRules } from './filter-rules.ts'
 import { type AccessStage, Gate, type GateStats, refusal } from './gate.ts'
 import { Tarpit } from './tarpit.ts'
@@ -53,7 +52,7 @@ export function requestFilter(options: RequestFilterOptions): AccessStage<Reques
   const rules = readFilterRules(read, given.rules, longest)
   const deniesRest = read.oneOf('default', given.default, ['allow', 'deny'] as const, 'allow') === 'deny'
   const tarpit = new Tarpit(
-    readClock(read, given.clock),
+    readClock(given.clock, read),
     read.number('maxHeld', given.maxHeld, 100, { min: 0, max: 100_000, integer: true }),
   )
   const gate = new Gate(read.name('name', given.name, 'requestFilter'), read.boolean('dryRun', given.dryRun, false))
