@@ -29,7 +29,7 @@ const proxies = [1, 2].map(() =>
   }),
 )
 
-const answers = await Promise.all([0, 1, 0, 1, 0, 1, 0, 1].map((which) => proxies[which]?.inject({ url: '/' })))
+const answers = await Promise.all([0, 1, 0, 1, 0, 1, 0, 1].map(async (which) => proxies[which]?.inject({ url: '/' })))
 console.log('of eight requests at once over two proxies:')
 for (const status of [200, 429]) console.log(`  ${status}: ${answers.filter((answer) => answer?.status === status).length}`)
 

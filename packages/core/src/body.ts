@@ -249,7 +249,12 @@ export class IncomingBody implements RequestBody {
       if (this.#taps !== undefined && !this.#tell(chunk)) return
       const kept = (!this.#committed && this.#replay.push(chunk)) || this.#taps !== undefined
       const reader = this.#reader
-      if (reader === undefined || this.#cursor >= 0) return
+      if (reader === undefined) {
+        // What nobody wants: read so that the connection stays in step, and not collected meanwhile.
+        if (!kept && isOurs(chunk, req)) setFree(chunk)
+        return
+      }
+      if (this.#cursor >= 0) return
       // Inside the callback another attempt may have taken over: its wishes count then.
       if (!reader.onChunk(chunk, !kept && isOurs(chunk, req) ? setFree : undefined) && this.#reader === reader) {
         this.#flowing = false
