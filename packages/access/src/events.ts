@@ -3,6 +3,7 @@
  *
  * - `weir:access:decision` an `AccessDecision` for every request that a stage refused, would have refused (`dry`), tagged or held
  * - `weir:access:list`     an `AccessListChange` when a list was put in place, or the last good one kept because of `error`
+ * - `weir:access:connection` an `AccessConnection` for every connection that was reset for its client's limit, or would have been (`dry`)
  *
  * Secrets are never part of a message: not the password, not the key, not the token. The exchange is, and it has them.
  */
@@ -29,5 +30,16 @@ export interface AccessListChange {
   readonly error: unknown
 }
 
+export interface AccessConnection {
+  /** Name of the limit. */
+  readonly name: string
+  /** The peer, as node writes it. */
+  readonly address: string
+  /** Connections that its client held already. */
+  readonly open: number
+  readonly verdict: 'refused' | 'dry'
+}
+
 export const decisions: Channel = channel('weir:access:decision')
 export const lists: Channel = channel('weir:access:list')
+export const connections: Channel = channel('weir:access:connection')

@@ -10,6 +10,7 @@ import {
   apiKeys,
   basicAuth,
   clientCertificate,
+  connectionLimit,
   cors,
   forwardAuth,
   hashApiKey,
@@ -56,6 +57,10 @@ describe('what the compiler sees', () => {
     ['rules by path', () => ipAccess({ rules: '/etc/rules' }), ['rules']],
     // @ts-expect-error neither
     ['a default that is none', () => ipAccess({ deny: 'all', default: 'drop' }), ['default']],
+    // @ts-expect-error a number of connections
+    ['a limit of connections in words', () => connectionLimit({ perClient: '50' }), ['perClient']],
+    // @ts-expect-error misspelt
+    ['a misspelt limit of connections', () => connectionLimit({ perAddress: 50 }), ['perAddress']],
     // @ts-expect-error true says nothing
     ['a limit that is true', () => sizeLimits({ body: true }), ['body']],
     // @ts-expect-error KB is ambiguous
@@ -131,6 +136,11 @@ describe('what only the factory sees, all of it at once', () => {
     ],
     ['ipAccess in two ways', () => ipAccess({ rules: [], deny: 'all' }), ['rules']],
     ['ipAccess from nowhere', () => ipAccess({ rules: 'file:' }), ['rules']],
+    [
+      'connectionLimit',
+      () => connectionLimit({ ...bad, perClient: 0, ipv4Prefix: 33, ipv6Prefix: 8, exempt: ['10.0.0.1/8'] }),
+      [...common(), 'perClient', 'ipv4Prefix', 'ipv6Prefix', 'exempt[0]'],
+    ],
     [
       'sizeLimits',
       () => sizeLimits({ ...bad, url: 0, headers: -1, headerCount: 0.5, header: 0, body: -1 }),
