@@ -20,6 +20,7 @@ import {
   type IpAccessStage,
   ipAccess,
   jwtAuth,
+  minBodyRate,
   requestFilter,
   securityHeaders,
   signedUrl,
@@ -65,6 +66,10 @@ describe('what the compiler sees', () => {
     ['a limit that is true', () => sizeLimits({ body: true }), ['body']],
     // @ts-expect-error KB is ambiguous
     ['a decimal size', () => sizeLimits({ url: '8KB' }), ['url']],
+    // @ts-expect-error a unit of its own
+    ['a rate with a unit of time', () => minBodyRate({ rate: '500B/s' }), ['rate']],
+    // @ts-expect-error misspelt
+    ['a misspelt rate', () => minBodyRate({ minRate: 500 }), ['minRate']],
     // @ts-expect-error no such policy
     ['a policy that is none', () => headerHygiene({ underscores: 'keep' }), ['underscores']],
     // @ts-expect-error a list
@@ -146,6 +151,7 @@ describe('what only the factory sees, all of it at once', () => {
       () => sizeLimits({ ...bad, url: 0, headers: -1, headerCount: 0.5, header: 0, body: -1 }),
       [...common(), 'url', 'headers', 'headerCount', 'header', 'body'],
     ],
+    ['minBodyRate', () => minBodyRate({ ...bad, rate: 0, grace: -1, clock: nonsense }), [...common(), 'rate', 'grace', 'clock']],
     [
       'headerHygiene',
       () => headerHygiene({ ...bad, internal: ['', 'X*Y', 'Host', 'X-*'], trusted: ['x'] }),

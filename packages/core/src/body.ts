@@ -14,7 +14,7 @@ import { endToEndTrailers } from './hop-by-hop.ts'
 import { stageError } from './pipeline.ts'
 import { endsInSystem, isOurs, Reclaims, setFree } from './reclaim.ts'
 import { ReplayBuffer } from './replay.ts'
-import type { BodyTap } from './stage.ts'
+import type { BodyTap, RequestTap } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
 
 /** What a transport implements to read a request body. */
@@ -104,7 +104,9 @@ export class IncomingBody implements RequestBody {
   #flowing = false
   #committed = false
   #replaying = false
-  #taps: BodyTap[] | undefined
+  /** As the taps were told. */
+  #reading = false
+  #taps: RequestTap[] | undefined
 
   constructor(
     req: IncomingMessage,
@@ -130,7 +132,7 @@ export class IncomingBody implements RequestBody {
   }
 
   /** `tap` sees every byte once, whatever is retried. */
-  tap(tap: BodyTap): void {
+  tap(tap: RequestTap): void {
     this.#taps ??= []
     this.#taps.push(tap)
   }
@@ -168,7 +170,7 @@ export class IncomingBody implements RequestBody {
 
   open(reader: BodyReader): BodyFlow {
     this.#flowing = false
-    if (this.#started) this.#req.pause()
+    if (this.#started) this.#stopReading()
     this.#reader = reader
     this.#cursor = 0
     // A flow of its own for every reader: the attempt that was given up may close, or drain, after the next one has opened.
@@ -186,13 +188,13 @@ export class IncomingBody implements RequestBody {
     this.#flowing = true
     if (this.#cursor >= 0 && !this.#deliverReplay()) return
     if (!this.#started) this.#attach()
-    else if (!this.#ended) this.#req.resume()
+    else if (!this.#ended) this.#read()
   }
 
   #close(): void {
     this.#reader = undefined
     this.#flowing = false
-    if (this.#started && !this.#ended) this.#req.pause()
+    if (this.#started && !this.#ended) this.#stopReading()
   }
 
   /** No attempt will read any more: drop the replay memory and let the rest of the upload run into nothing, so the connection stays in step. */
@@ -200,7 +202,7 @@ export class IncomingBody implements RequestBody {
     this.#reader = undefined
     this.#replay.release()
     if (!this.#started) this.#attach()
-    if (!this.#ended) this.#req.resume()
+    if (!this.#ended) this.#read()
   }
 
   /** The decision to retry can no longer fall: free the memory. */
@@ -258,7 +260,7 @@ export class IncomingBody implements RequestBody {
       // Inside the callback another attempt may have taken over: its wishes count then.
       if (!reader.onChunk(chunk, !kept && isOurs(chunk, req) ? setFree : undefined) && this.#reader === reader) {
         this.#flowing = false
-        req.pause()
+        this.#stopReading()
       }
     })
     req.on('end', () => {
@@ -272,7 +274,28 @@ export class IncomingBody implements RequestBody {
       if (!this.#ended) this.#fail(new ProxyError('ERR_CLIENT_ABORTED'))
     })
     // A middleware in front may have paused it, and then a listener alone starts nothing.
-    req.resume()
+    this.#read()
+  }
+
+  #read(): void {
+    this.#req.resume()
+    this.#tellFlow(true)
+  }
+
+  #stopReading(): void {
+    this.#req.pause()
+    this.#tellFlow(false)
+  }
+
+  #tellFlow(reading: boolean): void {
+    if (this.#taps === undefined || this.#reading === reading) return
+    this.#reading = reading
+    try {
+      for (const tap of this.#taps) tap.onFlow?.(reading)
+    } catch (cause) {
+      this.#taps = undefined
+      this.#fail(stageError('tapRequest', cause))
+    }
   }
 
   #fail(error: Error): void {

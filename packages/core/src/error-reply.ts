@@ -9,6 +9,7 @@ const phrases: Readonly<Record<number, string>> = {
   400: 'Bad Request',
   404: 'Not Found',
   405: 'Method Not Allowed',
+  408: 'Request Timeout',
   413: 'Content Too Large',
   500: 'Internal Server Error',
   501: 'Not Implemented',

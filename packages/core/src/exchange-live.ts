@@ -9,6 +9,7 @@ import type { Attempt } from './attempt.ts'
 import type { IncomingBody, PumpEvents, RequestBody, ResponsePump } from './body.ts'
 import type { ProxyError } from './errors.ts'
 import type { Exchange, ExchangeLocals } from './exchange.ts'
+import { cutShort } from './forward.ts'
 import type { Connection } from './forwarded.ts'
 import { HeaderList } from './headers.ts'
 import type { Hedge } from './hedge.ts'
@@ -18,7 +19,7 @@ import type { Waiter } from './queue.ts'
 import { isHttp2, type RequestFacts } from './request-check.ts'
 import type { Stash } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
-import type { BodyTap } from './stage.ts'
+import type { RequestTap } from './stage.ts'
 import type { Tunnel } from './upgrade.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -53,7 +54,7 @@ export class LiveExchange implements Exchange, PumpEvents {
   status: number = 0
   body: RequestBody | undefined = undefined
   /** Who wants to see the request's body. */
-  requestTaps: BodyTap[] | undefined = undefined
+  requestTaps: RequestTap[] | undefined = undefined
   /** The same body, when it streams from the client. */
   incoming: IncomingBody | undefined = undefined
   /** The try that was sent last; each knows the one before it. A chain and not an array literal: see docs/decisions/0019. */
@@ -72,6 +73,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   owesContinue: boolean = false
   /** A head is being written or was: no second answer is possible. */
   answered: boolean = false
+  /** We have broken the client's connection off; it did not leave. */
+  brokenOff: boolean = false
   /** An asynchronous response hook is running: another answer must not wait for it. */
   thinking: boolean = false
   /** The last byte was handed over. */
@@ -132,9 +135,13 @@ export class LiveExchange implements Exchange, PumpEvents {
     return this.#abort.signal
   }
 
-  tapRequest(tap: BodyTap): void {
+  tapRequest(tap: RequestTap): void {
     this.requestTaps ??= []
     this.requestTaps.push(tap)
+  }
+
+  fail(error: ProxyError): void {
+    cutShort(this, error)
   }
 
   // PumpEvents

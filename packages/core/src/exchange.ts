@@ -7,7 +7,7 @@ import type { IncomingMessage } from 'node:http'
 import type { ProxyError, TerminationReason } from './errors.ts'
 import type { HeaderList } from './headers.ts'
 import type { Route } from './route.ts'
-import type { BodyTap } from './stage.ts'
+import type { RequestTap } from './stage.ts'
 import type { Upstream } from './upstream.ts'
 
 /** Facts that stages pass to each other. Open for declaration merging: `declare module '@weir/core' { interface ExchangeLocals { user?: User } }`. */
@@ -42,7 +42,12 @@ export interface Exchange {
    * Lets `tap` see the request's body as it comes from the client; it can neither slow nor change it. To be called from `handle`. A request without a
    * body, and one that a stage answers, never calls it; what it throws ends the exchange with a 500.
    */
-  tapRequest(tap: BodyTap): void
+  tapRequest(tap: RequestTap): void
+  /**
+   * Ends the exchange now, whatever it waits for: with the answer that belongs to `error` while nothing has been sent, else by breaking the client's
+   * connection off. The upstream's part is cancelled. Nothing happens to an exchange that has ended.
+   */
+  fail(error: ProxyError): void
 }
 
 /** One try. All durations are milliseconds; undefined means that the phase was not reached. */

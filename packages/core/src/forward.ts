@@ -14,7 +14,7 @@ import { stageError } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
 import { respondStash } from './response.ts'
 import type { CompiledRoute } from './route.ts'
-import type { BodyTap } from './stage.ts'
+import type { RequestTap } from './stage.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
 import { fieldsFor, targetFor } from './upstream-request.ts'
 
@@ -40,7 +40,7 @@ export function startForwarding(exchange: LiveExchange): void {
 }
 
 /** To whoever asked to see it. False when one of them threw, and the exchange has failed. */
-function showBody(exchange: LiveExchange, taps: readonly BodyTap[]): boolean {
+function showBody(exchange: LiveExchange, taps: readonly RequestTap[]): boolean {
   const { incoming, body } = exchange
   try {
     for (const tap of taps)
@@ -65,14 +65,14 @@ function openBody(exchange: LiveExchange, route: CompiledRoute): void {
     return
   }
   exchange.incoming = new IncomingBody(req, facts.length, facts.announcesTrailers, route.maxBodySize, route.retry.replayBuffer, (error) => {
-    if (ProxyError.is(error) && (error.code === 'ERR_BODY_TOO_LARGE' || error.code === 'ERR_STAGE')) cutShort(exchange, error)
+    if (ProxyError.is(error) && error.code !== 'ERR_CLIENT_ABORTED') cutShort(exchange, error)
     // Answered already: what becomes of the rest of the upload, the response's own end will tell.
     else if (!exchange.pumped) core.clientGone(exchange)
   })
   exchange.body = exchange.incoming
 }
 
-/** Ends a running exchange from outside the attempt: a deadline, a body limit. */
+/** Ends a running exchange from outside the attempt: a deadline, a body limit, a stage's `fail`. */
 export function cutShort(exchange: LiveExchange, error: ProxyError): void {
   if (exchange.finished) return
   const { attempt } = exchange

@@ -34,6 +34,7 @@ export type {
   MaybePromise,
   ProxyResponse,
   Reply,
+  RequestTap,
   Stage,
   StageContext,
   StageHandler,

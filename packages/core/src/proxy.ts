@@ -286,6 +286,8 @@ export class ProxyCore implements StageSink {
     }
     const again = exchange.error?.code === 'ERR_STAGE' && error.code === 'ERR_STAGE'
     exchange.error = error
+    // RFC 9110 §15.5.9: whoever was too slow is not waited for any longer.
+    if (error.status === 408 && !isHttp2(exchange.req)) exchange.res.shouldKeepAlive = false
     if (again) {
       this.#bareError(exchange)
       return
@@ -302,6 +304,7 @@ export class ProxyCore implements StageSink {
       return
     }
     exchange.error = error
+    exchange.brokenOff = true
     exchange.attempt?.cancelQuietly(error)
     exchange.pump?.abort()
     resetClient(exchange)
@@ -337,7 +340,7 @@ export class ProxyCore implements StageSink {
   /** The client left: cancel in this turn, and hold nothing against the upstream. */
   clientGone(exchange: LiveExchange): void {
     if (exchange.finished || exchange.tunnel !== undefined) return
-    if (exchange.error === undefined || exchange.error.source === 'client') {
+    if (exchange.error === undefined || (exchange.error.source === 'client' && !exchange.brokenOff)) {
       exchange.error = new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream })
       exchange.status = 499
     }

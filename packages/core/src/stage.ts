@@ -31,6 +31,15 @@ export interface BodyTap {
   onEnd?(complete: boolean): void
 }
 
+/** Sees a request's body: see `Exchange.tapRequest`. */
+export interface RequestTap extends BodyTap {
+  /**
+   * Whether the client is being read. False while whoever the body goes to can take no more, or nobody has been chosen yet: what a client does not send
+   * meanwhile is not its fault. Until the first call it is not read. Not called for a body that was complete before Weir saw it.
+   */
+  onFlow?(reading: boolean): void
+}
+
 /** The final head of a response, before anything was sent. */
 export interface ProxyResponse {
   status: number

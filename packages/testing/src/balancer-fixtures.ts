@@ -109,6 +109,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     hashKey: options.hashKey,
     locals: {},
     tapRequest: () => {},
+    fail: () => {},
   }
 }
 
