@@ -10,9 +10,9 @@ import type { Charge, RateLimitStore, StoreStats } from './store.ts'
 
 export interface MemoryStoreOptions {
   /**
-   * Most keys that are remembered of each limit; about 150 bytes each, a sixth of it taken at once. When more come, the one longest not seen is forgotten and
-   * counted in `evictions`. Not much smaller than the number of clients per window, or an attacker with many addresses wipes everybody's counts.
-   * Default 100,000.
+   * Most keys that are remembered of each limit; about 60 bytes each. When more come, one is given up that has run out, or among some the one that has used
+   * the least of its limit, which is counted in `evictions`. Not much smaller than the number of clients per window, or clients that come back are taken for
+   * new ones. Default 100,000.
    */
   readonly maxEntries?: number
   /** Default: real time. */
@@ -36,7 +36,7 @@ export function memoryStore(options?: MemoryStoreOptions): MemoryStore {
   return new Memory(maxEntries, clock)
 }
 
-/** The LRU's own arrays are as long as this from the start, hence the upper bound: 16 million take 400 MB before the first request. */
+/** The upper bound keeps the table below 1 GiB. */
 export function readMaxEntries(read: OptionReader, value: number | undefined): number {
   return read.number('maxEntries', value, 100_000, { min: 1, max: 2 ** 24, integer: true })
 }
@@ -59,10 +59,9 @@ class Memory implements MemoryStore {
     // The usual case, and without lists that grow.
     if (charges.length === 1) return [this.#takeOne(charges[0] as Charge, now)]
     const steps: LimitStep[] = []
-    const places: number[] = []
     let allowed = true
     for (const charge of charges) {
-      places.push(this.#table(charge.limit).read(charge.key, now, this.#state))
+      this.#table(charge.limit).read(charge.key, now, this.#state)
       const step = algorithms[charge.limit.algorithm].take(this.#state, now, charge.cost, charge.limit)
       steps.push(step)
       if (!step.allowed) allowed = false
@@ -70,7 +69,10 @@ class Memory implements MemoryStore {
     for (let i = 0; i < steps.length; i++) {
       const { limit, key, cost } = charges[i] as Charge
       if (allowed) {
-        if (cost > 0) this.#table(limit).write(key, places[i] as number, steps[i] as LimitStep)
+        if (cost === 0) continue
+        // Looked up anew: writing another key of the same limit may have moved it.
+        const table = this.#table(limit)
+        table.write(table.read(key, now, this.#state), steps[i] as LimitStep)
       } else if ((steps[i] as LimitStep).allowed) {
         this.#table(limit).read(key, now, this.#state)
         steps[i] = algorithms[limit.algorithm].take(this.#state, now, 0, limit)
@@ -83,7 +85,7 @@ class Memory implements MemoryStore {
     const table = this.#table(limit)
     const place = table.read(key, now, this.#state)
     const step = algorithms[limit.algorithm].take(this.#state, now, cost, limit)
-    if (step.allowed && cost > 0) table.write(key, place, step)
+    if (step.allowed && cost > 0) table.write(place, step)
     return step
   }
 
@@ -93,7 +95,7 @@ class Memory implements MemoryStore {
     const place = table.read(key, now, this.#state)
     // Nothing is remembered, so there is nothing to give back.
     if (place < 0 && difference <= 0) return
-    table.write(key, place, algorithms[limit.algorithm].adjust(this.#state, now, difference, chargedAt, limit))
+    table.write(place, algorithms[limit.algorithm].adjust(this.#state, now, difference, chargedAt, limit))
   }
 
   stats(): StoreStats {
@@ -109,7 +111,7 @@ class Memory implements MemoryStore {
   #table(limit: Limit): MemoryTable {
     let table = this.#tables.get(limit.id)
     if (table === undefined) {
-      table = new MemoryTable(this.#maxEntries, this.#clock)
+      table = new MemoryTable(this.#maxEntries, this.#clock, Math.max(limit.quota, limit.burst))
       this.#tables.set(limit.id, table)
     }
     return table

@@ -1,92 +1,185 @@
 /**
- * The keys of one limit in memory. What is remembered of a key are four numbers; as an object they would cost about 130 bytes and a walk for the
- * garbage collector each, so they lie in one column of numbers, four by four, and the LRU only maps a key to its place.
+ * The keys of one limit in memory, millions of them if need be, at one cache miss per decision: an open-addressing table in one buffer, a row of 40 bytes per
+ * key, with 60 bits of a secret hash in place of the key. No object, no string and no pointer per key, so nothing for the garbage collector to walk, and
+ * no pause when entries are replaced. Two keys with one hash would share a count; a new key meets that among a million remembered ones with a
+ * probability of 1e-12, and nobody who does not know the process's secret can look for it (key-hash.ts, docs/decisions/0022).
  *
- * Bounded twice: by the number of keys, and because no key is longer than 64 characters. Who comes when it is full takes the place of whoever was
- * longest not seen; if that one's limit was still running, it is counted as an eviction.
+ * Bounded by the number of keys. Who comes when it is full takes the place of one of the next few in line: one whose limit has run out by itself
+ * if there is one, else whoever has used the least of it. Not of whoever was longest not seen, as caches do: keeping that order costs more memory
+ * accesses than the decision itself, and a flood of new keys would wipe those out who are at their limit, whom a limit is there to remember.
  */
 import type { Clock } from '@weir/core'
-import { LRUCache } from 'lru-cache'
+import { KeyHash, prime } from './key-hash.ts'
 import type { LimitState, LimitStep } from './limit.ts'
 
-const width = 4
+/**
+ * A row, in float64: the hash, `a`, `b`, `c`, and when it has run out. The hash are two int32: its lower half plus one, 0 for an empty row; its upper half with
+ * two bits in front of it that tell how much of its limit the key has used, by quarters.
+ */
+const width = 5
+/** How many are compared when one has to go. With more, the choice hardly gets better, and a flood gets dearer. */
+const compared = 16
+/** Rows per key. Fewer are longer to search, more are further apart. */
+const spread = 1.5
+const hashBits = 0x3fffffff
 
 export class MemoryTable {
   evictions = 0
-  readonly #places: LRUCache<string, number>
+  size = 0
   readonly #maxEntries: number
   readonly #clock: Clock
-  #numbers: Float64Array
-  /** The place of whoever was evicted last: the next one gets it. */
-  #free = -1
+  /** What a key has left when it has used nothing. */
+  readonly #whole: number
+  readonly #hash: KeyHash = new KeyHash()
+  #rows = 0
+  #scale = 0
+  #numbers: Float64Array = new Float64Array(0)
+  /** The same memory, for the hashes. */
+  #words: Int32Array = new Int32Array(0)
+  /** Where the next comparison begins. */
+  #hand = 0
 
-  constructor(maxEntries: number, clock: Clock) {
+  constructor(maxEntries: number, clock: Clock, whole: number) {
     this.#maxEntries = maxEntries
     this.#clock = clock
-    this.#numbers = new Float64Array(Math.min(maxEntries, 1024) * width)
-    this.#places = new LRUCache({ max: maxEntries, dispose: (place) => this.#forgotten(place) })
+    this.#whole = whole
+    this.#allocate(Math.min(maxEntries, 1024))
   }
 
-  get size(): number {
-    return this.#places.size
-  }
-
-  /** Reads what is remembered into `state` and returns its place, -1 for a key never seen. */
+  /** Reads what is remembered into `state` and returns its row, -1 for a key never seen. */
   read(key: string, now: number, state: LimitState): number {
-    const place = this.#places.get(key)
-    const at = (place ?? 0) * width
+    const hash = this.#hash
+    hash.update(key)
+    // One more than it is: an empty row has zeros.
+    const low = hash.low + 1
+    const high = hash.high
+    const words = this.#words
+    let row = this.#home(high)
+    for (;;) {
+      const at = row * width * 2
+      const there = words[at] as number
+      if (there === low && ((words[at + 1] as number) & hashBits) === high) break
+      if (there === 0) {
+        state.a = 0
+        state.b = 0
+        state.c = 0
+        return -1
+      }
+      row = row + 1 === this.#rows ? 0 : row + 1
+    }
     const numbers = this.#numbers
-    if (place === undefined || (numbers[at + 3] as number) <= now) {
+    const at = row * width
+    if ((numbers[at + 4] as number) <= now) {
       state.a = 0
       state.b = 0
       state.c = 0
-      return place ?? -1
+    } else {
+      state.a = numbers[at + 1] as number
+      state.b = numbers[at + 2] as number
+      state.c = numbers[at + 3] as number
     }
-    state.a = numbers[at] as number
-    state.b = numbers[at + 1] as number
-    state.c = numbers[at + 2] as number
-    return place
+    return row
   }
 
-  /** @param place what `read` returned, with no other call in between */
-  write(key: string, place: number, step: LimitStep): void {
-    const at = (place < 0 ? this.#place(key) : place) * width
+  /** Of the key that was read last. @param row what `read` returned, with no other call in between */
+  write(row: number, step: LimitStep): void {
+    const to = row < 0 ? this.#insert() : row
+    const at = to * width
     const numbers = this.#numbers
-    numbers[at] = step.a
-    numbers[at + 1] = step.b
-    numbers[at + 2] = step.c
-    numbers[at + 3] = step.expiresAt
+    numbers[at + 1] = step.a
+    numbers[at + 2] = step.b
+    numbers[at + 3] = step.c
+    numbers[at + 4] = step.expiresAt
+    const used = Math.max(0, Math.min(3, Math.floor(4 * (1 - step.remaining / this.#whole))))
+    this.#words[at * 2 + 1] = this.#hash.high | (used << 30)
   }
 
-  #place(key: string): number {
-    const full = this.#places.size === this.#maxEntries
-    const next = this.#places.size
-    if (!full) {
-      this.#grow(next)
-      this.#places.set(ownCopy(key), next)
-      return next
+  /** Where a hash is looked for first. Monotonic in the hash, so that growing moves rows in order. */
+  #home(high: number): number {
+    return Math.floor(high * this.#scale)
+  }
+
+  #insert(): number {
+    if (this.size === this.#maxEntries) this.#remove(this.#leastUsed())
+    else if ((this.size + 1) * spread > this.#rows) this.#grow()
+    const { low, high } = this.#hash
+    this.size++
+    const row = this.#vacant(high)
+    this.#words[row * width * 2] = low + 1
+    return row
+  }
+
+  #vacant(high: number): number {
+    let row = this.#home(high)
+    while (this.#taken(row)) row = row + 1 === this.#rows ? 0 : row + 1
+    return row
+  }
+
+  #taken(row: number): boolean {
+    return this.#words[row * width * 2] !== 0
+  }
+
+  /** Who is given up; counts what is lost. */
+  #leastUsed(): number {
+    const now = this.#clock.now()
+    const numbers = this.#numbers
+    let least = -1
+    let used = 4
+    for (let seen = Math.min(compared, this.size); seen > 0; ) {
+      const row = this.#hand
+      this.#hand = row + 1 === this.#rows ? 0 : row + 1
+      if (!this.#taken(row)) continue
+      seen--
+      if ((numbers[row * width + 4] as number) <= now) return row
+      const uses = (this.#words[row * width * 2 + 1] as number) >>> 30
+      if (uses >= used) continue
+      used = uses
+      least = row
     }
-    this.#places.pop()
-    const place = this.#free
-    this.#places.set(ownCopy(key), place)
-    return place
+    this.evictions++
+    return least
   }
 
-  #forgotten(place: number): void {
-    this.#free = place
-    if ((this.#numbers[place * width + 3] as number) > this.#clock.now()) this.evictions++
+  /** Closes the gap behind it: whoever stands further from home than the gap is moves up, so that no search ends too early. */
+  #remove(row: number): void {
+    const words = this.#words
+    let gap = row
+    let next = row
+    for (;;) {
+      next = next + 1 === this.#rows ? 0 : next + 1
+      if (!this.#taken(next)) break
+      const home = this.#home((words[next * width * 2 + 1] as number) & hashBits)
+      const fromHome = (next - home + this.#rows) % this.#rows
+      const fromGap = (next - gap + this.#rows) % this.#rows
+      if (fromHome < fromGap) continue
+      this.#numbers.copyWithin(gap * width, next * width, (next + 1) * width)
+      gap = next
+    }
+    words[gap * width * 2] = 0
+    this.size--
   }
 
-  #grow(place: number): void {
-    if ((place + 1) * width <= this.#numbers.length) return
-    const larger = new Float64Array(Math.min(this.#maxEntries, (place + 1) * 2) * width)
-    larger.set(this.#numbers)
-    this.#numbers = larger
+  #allocate(entries: number): void {
+    this.#rows = Math.ceil(entries * spread) + 1
+    this.#scale = this.#rows / prime
+    this.#numbers = new Float64Array(this.#rows * width)
+    this.#words = new Int32Array(this.#numbers.buffer)
+    this.#hand = 0
   }
-}
 
-/** A part of a string keeps all of it in memory: a key cut from an 8 KiB URL would cost 8 KiB. */
-function ownCopy(key: string): string {
-  const copy = Buffer.from(key, 'latin1').toString('latin1')
-  return copy === key ? copy : Buffer.from(key, 'utf16le').toString('utf16le')
+  #grow(): void {
+    const numbers = this.#numbers
+    const words = this.#words
+    const rows = this.#rows
+    this.#allocate(Math.min(this.#maxEntries, this.size * 2))
+    for (let row = 0; row < rows; row++) {
+      const at = row * width
+      if (words[at * 2] === 0) continue
+      const to = this.#vacant((words[at * 2 + 1] as number) & hashBits)
+      // The hash as what it is: some of its bits, read as a float64, would be a NaN, and NaNs need not keep theirs.
+      this.#words[to * width * 2] = words[at * 2] as number
+      this.#words[to * width * 2 + 1] = words[at * 2 + 1] as number
+      for (let i = 1; i < width; i++) this.#numbers[to * width + i] = numbers[at + i] as number
+    }
+  }
 }

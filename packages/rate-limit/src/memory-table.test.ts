@@ -1,0 +1,82 @@
+/** The table against a `Map`, through growth, replacement and expiry; and whom it gives up. */
+import { virtualClock } from '@weir/testing'
+import fc from 'fast-check'
+import { expect, it } from 'vitest'
+import { LimitStep } from './limit.ts'
+import { MemoryTable } from './memory-table.ts'
+
+const whole = 100
+const state = { a: 0, b: 0, c: 0 }
+
+const step = (n: number, remaining: number, expiresAt: number): LimitStep =>
+  new LimitStep(true, remaining, 0, 0, 0, 0, n, n + 0.5, -n, expiresAt)
+
+function readOf(table: MemoryTable, key: string, now: number): number | undefined {
+  table.read(key, now, state)
+  const { a, b, c } = state
+  if (a === 0 && b === 0 && c === 0) return undefined
+  expect([b, c]).toEqual([a + 0.5, -a])
+  return a
+}
+
+it('remembers what a Map would, and when it is full gives up one key for each new one: the expired, or the least used', async () => {
+  const write = fc.record({ key: fc.nat(40), remaining: fc.nat(whole), lives: fc.integer({ min: 1, max: 50 }), wait: fc.nat(3) })
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 1, max: 16 }), fc.array(write, { maxLength: 200 }), async (maxEntries, writes) => {
+      const clock = virtualClock(1000)
+      const table = new MemoryTable(maxEntries, clock, whole)
+      const model = new Map<string, { n: number; quarter: number; expiresAt: number }>()
+      let lost = 0
+      for (const [i, { key: id, remaining, lives, wait }] of writes.entries()) {
+        if (wait > 0) await clock.advance(wait)
+        const now = clock.now()
+        const key = `key-${id}`
+        const known = model.has(key)
+        const victims = [...model].filter(([, entry]) => entry.expiresAt <= now).map(([name]) => name)
+        const least = Math.min(...[...model.values()].map(({ quarter }) => quarter))
+        const expiresAt = now + lives
+        table.write(table.read(key, now, state), step(i + 1, remaining, expiresAt))
+        model.set(key, { n: i + 1, quarter: Math.min(3, Math.floor((4 * (whole - remaining)) / whole)), expiresAt })
+        if (!known && model.size > maxEntries) {
+          // Who went? Among the expired it cannot be told by reading, and makes no difference: any of them.
+          const gone = [...model].filter(([name, entry]) => entry.expiresAt > now && readOf(table, name, now) === undefined)
+          if (victims.length > 0) {
+            expect(gone).toEqual([])
+            // One of them is out of the table; its key is as good as never seen either way, so the model drops one that cannot be found.
+            const out = victims.find((name) => table.read(name, now, state) < 0) as string
+            expect(out).toBeDefined()
+            model.delete(out)
+          } else {
+            expect(gone).toHaveLength(1)
+            const [name, entry] = gone[0] as (typeof gone)[0]
+            expect(name).not.toBe(key)
+            expect(entry.quarter).toBe(least)
+            model.delete(name)
+            lost++
+          }
+        }
+        expect(table.size).toBe(model.size)
+        expect(table.evictions).toBe(lost)
+        for (const [name, entry] of model) expect(readOf(table, name, now)).toBe(entry.expiresAt > now ? entry.n : undefined)
+      }
+    }),
+    { numRuns: 200 },
+  )
+})
+
+it('keeps every key while it grows', () => {
+  const clock = virtualClock(1000)
+  const table = new MemoryTable(50_000, clock, whole)
+  for (let i = 1; i <= 50_000; i++) table.write(table.read(`k${i}`, 1000, state), step(i, 50, 5000))
+  expect([table.size, table.evictions]).toEqual([50_000, 0])
+  for (let i = 1; i <= 50_000; i++) expect(readOf(table, `k${i}`, 1000)).toBe(i)
+})
+
+it('a flood of new keys makes it forget nobody who is near the limit', () => {
+  const clock = virtualClock(1000)
+  const table = new MemoryTable(1000, clock, whole)
+  for (let i = 1; i <= 100; i++) table.write(table.read(`near-${i}`, 1000, state), step(i, 0, 5000))
+  for (let i = 1; i <= 100_000; i++) table.write(table.read(`flood-${i}`, 1000, state), step(i, 99, 5000))
+  for (let i = 1; i <= 100; i++) expect(readOf(table, `near-${i}`, 1000)).toBe(i)
+  expect([table.size, table.evictions]).toEqual([1000, 99_100])
+})
