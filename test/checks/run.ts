@@ -29,7 +29,7 @@ const checks: readonly Check[] = [
   ...consumer,
 ]
 
-const programs = ['nginx', 'wrk', 'h2load', 'chromium', 'redis-server', 'openssl']
+const programs = ['nginx', 'wrk', 'h2load', 'chromium', 'redis-server', 'valkey-server', 'openssl']
 const requireAll = process.env.WEIR_REQUIRE_ALL === '1'
 const words = process.argv.slice(2)
 const chosen = words.length === 0 ? checks : checks.filter(({ name }) => words.some((word) => name.includes(word)))

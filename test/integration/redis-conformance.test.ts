@@ -1,11 +1,11 @@
-/** The stores of @weir/redis do what stores must, with every client, on a single server and on a cluster of three. */
+/** The stores of @weir/redis do what stores must, with every client, on Redis and on Valkey, on a single server and on a cluster of three. */
 import { setTimeout as pause } from 'node:timers/promises'
 import { rateLimitStoreConformance } from '@weir/rate-limit'
 import { redisRateLimitStore, redisSessionStore } from '@weir/redis'
 import { sessionStoreConformance } from '@weir/sticky'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Connected, clients } from './redis-clients.ts'
-import { type RedisCluster, type RedisServer, redisCluster, redisProgram, redisServer } from './redis-server.ts'
+import { missingPrograms, type RedisCluster, type RedisServer, redisCluster, redisPrograms, redisServer } from './redis-server.ts'
 
 let runs = 0
 const patient = { timeout: 5000 } as const
@@ -47,23 +47,25 @@ function suite(ports: () => readonly number[]): void {
     })
 }
 
-if (redisProgram === undefined) {
-  if (process.env.WEIR_REQUIRE_ALL === '1') it('needs redis-server', () => expect.unreachable('redis-server is not installed'))
-  else it.skip('redis-server is not installed', () => {})
-} else {
-  describe('on a single server', () => {
+for (const program of missingPrograms) {
+  if (process.env.WEIR_REQUIRE_ALL === '1') it(`needs ${program}`, () => expect.unreachable(`${program} is not installed`))
+  else it.skip(`${program} is not installed`, () => {})
+}
+
+for (const program of redisPrograms) {
+  describe(`on a single ${program}`, () => {
     let server: RedisServer
     beforeAll(async () => {
-      server = await redisServer()
+      server = await redisServer(program)
     })
     afterAll(() => server[Symbol.asyncDispose]())
     suite(() => [server.port])
   })
 
-  describe('on a cluster', () => {
+  describe(`on a cluster of ${program}`, () => {
     let cluster: RedisCluster
     beforeAll(async () => {
-      cluster = await redisCluster()
+      cluster = await redisCluster(program)
     }, 60_000)
     afterAll(() => cluster[Symbol.asyncDispose]())
     suite(() => cluster?.nodes.map(({ port }) => port) ?? [0, 0])

@@ -25,7 +25,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runChild } from './children/run.ts'
 import { until } from './observed.ts'
 import { clients } from './redis-clients.ts'
-import { type RedisServer, redisProgram, redisServer } from './redis-server.ts'
+import { missingPrograms, type RedisServer, redisPrograms, redisServer } from './redis-server.ts'
 
 let runs = 0
 const prefix = (): string => `test-${process.pid}-${runs++}`
@@ -98,13 +98,15 @@ function circuitMessages(): { readonly states: string[] } & Disposable {
   return { states, [Symbol.dispose]: () => void unsubscribe('weir:redis:circuit', listener) }
 }
 
-if (redisProgram === undefined) {
-  if (process.env.WEIR_REQUIRE_ALL === '1') it('needs redis-server', () => expect.unreachable('redis-server is not installed'))
-  else it.skip('redis-server is not installed', () => {})
-} else {
-  describe('several processes, one limit', () => {
+for (const program of missingPrograms) {
+  if (process.env.WEIR_REQUIRE_ALL === '1') it(`needs ${program}`, () => expect.unreachable(`${program} is not installed`))
+  else it.skip(`${program} is not installed`, () => {})
+}
+
+for (const program of redisPrograms) {
+  describe(`several processes, one limit, on ${program}`, () => {
     it('admit exactly the limit together', async () => {
-      await using server = await redisServer()
+      await using server = await redisServer(program)
       const shared = prefix()
       const results = await Promise.all(
         [1, 2, 3].map(() =>
@@ -122,11 +124,11 @@ if (redisProgram === undefined) {
     })
   })
 
-  describe('the arithmetic in the server', () => {
+  describe(`the arithmetic in ${program}`, () => {
     let server: RedisServer
     let redis: Redis
     beforeAll(async () => {
-      server = await redisServer()
+      server = await redisServer(program)
       redis = await impatient(server.port)
     })
     afterAll(async () => {
@@ -212,9 +214,9 @@ if (redisProgram === undefined) {
     })
   })
 
-  describe.each(clients)('a server that fails, through %s', (_name, single) => {
+  describe.each(clients)(`a ${program} that fails, through %s`, (_name, single) => {
     it('dies and comes back under load: nobody hangs, nobody sees an error, and the limit is shared again', async () => {
-      await using server = await redisServer()
+      await using server = await redisServer(program)
       await using connected = await single([server.port])
       using circuit = circuitMessages()
       const store = redisRateLimitStore({ client: connected.client, prefix: prefix(), retryAfter: '100ms' })
@@ -258,7 +260,7 @@ if (redisProgram === undefined) {
     })
 
     it('refuses when that is what was asked for, at once, and lets through again afterwards', async () => {
-      await using server = await redisServer()
+      await using server = await redisServer(program)
       await using connected = await single([server.port])
       const store = redisRateLimitStore({ client: connected.client, prefix: prefix(), retryAfter: '50ms' })
       const { proxy } = limitedProxy(store, { onStoreError: 'deny' })
@@ -271,7 +273,7 @@ if (redisProgram === undefined) {
     })
 
     it('forgets its scripts: the next decision brings them along', async () => {
-      await using server = await redisServer()
+      await using server = await redisServer(program)
       await using connected = await single([server.port])
       const { proxy } = limitedProxy(redisRateLimitStore({ client: connected.client, prefix: prefix(), timeout: '5s' }), {
         limit: 3,
@@ -282,10 +284,35 @@ if (redisProgram === undefined) {
       expect([await ask(proxy), await ask(proxy), await ask(proxy)]).toEqual([200, 200, 429])
       await proxy.close()
     })
+
+    it('a replica that is promoted goes on counting where its primary was', async () => {
+      await using primary = await redisServer(program)
+      await using replica = await redisServer(program, ['--replicaof', '127.0.0.1', String(primary.port)])
+      await until('a replica in step', () => replica.command('INFO', 'replication').includes('master_link_status:up'), 15_000)
+      await using address = await movingAddress(primary.port)
+      await using connected = await single([address.port])
+      const { proxy } = limitedProxy(redisRateLimitStore({ client: connected.client, prefix: prefix(), retryAfter: '50ms' }), {
+        limit: 10,
+        algorithm: 'fixed-window',
+        onStoreError: 'deny',
+      })
+      for (let i = 0; i < 6; i++) expect(await ask(proxy)).toBe(200)
+      const offset = (server: RedisServer): string | undefined =>
+        /master_repl_offset:(\d+)/.exec(server.command('INFO', 'replication'))?.[1]
+      await until('all of it at the replica', () => offset(primary) === offset(replica))
+      await primary.kill()
+      replica.command('REPLICAOF', 'NO', 'ONE')
+      address.moveTo(replica.port)
+      await eventually('a decision of the new primary', async () => (await ask(proxy)) === 200)
+      const rest: number[] = []
+      for (let i = 0; i < 4; i++) rest.push(await ask(proxy))
+      expect(rest).toEqual([200, 200, 200, 429])
+      await proxy.close()
+    })
   })
 
-  it('a server that hangs costs a few requests the deadline and the others nothing, and its queue stays small', async () => {
-    await using server = await redisServer()
+  it(`a server that hangs costs a few requests the deadline and the others nothing, and its queue stays small (${program})`, async () => {
+    await using server = await redisServer(program)
     const redis = await impatient(server.port)
     const client = fromIoredis(redis)
     const calls: string[] = []
@@ -318,8 +345,8 @@ if (redisProgram === undefined) {
     redis.disconnect()
   })
 
-  it('a client that is not connected is not given anything to queue', async () => {
-    await using server = await redisServer()
+  it(`a client that is not connected is not given anything to queue (${program})`, async () => {
+    await using server = await redisServer(program)
     const redis = await impatient(server.port)
     const store = redisRateLimitStore({ client: fromIoredis(redis), prefix: prefix() })
     const limit: Limit = { id: 'l', name: 'l', algorithm: 'gcra', quota: 10, windowMs: hour, burst: 10, maxDelayMs: 0 }
@@ -329,33 +356,8 @@ if (redisProgram === undefined) {
     redis.disconnect()
   })
 
-  it('a replica that is promoted goes on counting where its primary was', async () => {
-    await using primary = await redisServer()
-    await using replica = await redisServer(['--replicaof', '127.0.0.1', String(primary.port)])
-    await until('a replica in step', () => replica.command('INFO', 'replication').includes('master_link_status:up'), 15_000)
-    await using address = await movingAddress(primary.port)
-    const redis = await impatient(address.port)
-    const { proxy } = limitedProxy(redisRateLimitStore({ client: fromIoredis(redis), prefix: prefix(), retryAfter: '50ms' }), {
-      limit: 10,
-      algorithm: 'fixed-window',
-      onStoreError: 'deny',
-    })
-    for (let i = 0; i < 6; i++) expect(await ask(proxy)).toBe(200)
-    const offset = (server: RedisServer): string | undefined => /master_repl_offset:(\d+)/.exec(server.command('INFO', 'replication'))?.[1]
-    await until('all of it at the replica', () => offset(primary) === offset(replica))
-    await primary.kill()
-    replica.command('REPLICAOF', 'NO', 'ONE')
-    address.moveTo(replica.port)
-    await eventually('a decision of the new primary', async () => (await ask(proxy)) === 200)
-    const rest: number[] = []
-    for (let i = 0; i < 4; i++) rest.push(await ask(proxy))
-    expect(rest).toEqual([200, 200, 200, 429])
-    await proxy.close()
-    redis.disconnect()
-  })
-
-  it('a session that one proxy learned is known to the other, and a server that dies costs affinity, not requests', async () => {
-    await using server = await redisServer()
+  it(`a session that one proxy learned is known to the other, and a server that dies costs affinity, not requests (${program})`, async () => {
+    await using server = await redisServer(program)
     const name = prefix()
     const made: { proxy: ReverseProxy; redis: Redis }[] = []
     for (let i = 0; i < 2; i++) {

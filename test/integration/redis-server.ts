@@ -1,5 +1,5 @@
 /**
- * Real Redis servers for tests: started on a free port, without persistence, ended by their process id. A server can be stopped and started again on
+ * Real Redis and Valkey servers for tests: started on a free port, without persistence, ended by their process id. A server can be stopped and started again on
  * its port, and frozen (SIGSTOP) so that it takes connections and answers nothing.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
@@ -10,11 +10,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 
-/** Is there a program to start? Valkey will do as well. */
-export const redisProgram: string | undefined = ['redis-server', 'valkey-server'].find(
-  (name) => spawnSync(name, ['--version']).status === 0,
-)
-const cli = redisProgram === undefined ? undefined : redisProgram.replace('server', 'cli')
+export type RedisProgram = 'redis-server' | 'valkey-server'
+
+const known: readonly RedisProgram[] = ['redis-server', 'valkey-server']
+/** Those of them that this machine has. */
+export const redisPrograms: readonly RedisProgram[] = known.filter((name) => spawnSync(name, ['--version']).status === 0)
+export const missingPrograms: readonly RedisProgram[] = known.filter((name) => !redisPrograms.includes(name))
 
 export interface RedisServer extends AsyncDisposable {
   readonly port: number
@@ -51,19 +52,20 @@ async function answers(port: number): Promise<boolean> {
   }
 }
 
-export async function redisServer(flags: readonly string[] = []): Promise<RedisServer> {
+export async function redisServer(program: RedisProgram, flags: readonly string[] = []): Promise<RedisServer> {
+  const cli = program.replace('server', 'cli')
   const port = await freePort()
   const folder = mkdtempSync(join(tmpdir(), 'weir-redis-'))
   let child: ChildProcess | undefined
   const start = async (): Promise<void> => {
     const started = spawn(
-      redisProgram as string,
+      program,
       ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...flags],
       { stdio: 'ignore' },
     )
     child = started
     for (let tries = 0; !(await answers(port)); tries++) {
-      if (started.exitCode !== null || tries > 400) throw new Error(`${redisProgram} did not start on port ${port}`)
+      if (started.exitCode !== null || tries > 400) throw new Error(`${program} did not start on port ${port}`)
       await pause(10)
     }
   }
@@ -86,7 +88,7 @@ export async function redisServer(flags: readonly string[] = []): Promise<RedisS
     freeze: () => void child?.kill('SIGSTOP'),
     thaw: () => void child?.kill('SIGCONT'),
     command: (...args) => {
-      const { stdout, stderr, status } = spawnSync(cli as string, ['-p', String(port), ...args], { encoding: 'utf8' })
+      const { stdout, stderr, status } = spawnSync(cli, ['-p', String(port), ...args], { encoding: 'utf8' })
       if (status !== 0) throw new Error(`${args.join(' ')}: ${stderr}`)
       return stdout.trim()
     },
@@ -102,13 +104,13 @@ export interface RedisCluster extends AsyncDisposable {
 }
 
 /** Three primaries that share the slots. */
-export async function redisCluster(): Promise<RedisCluster> {
+export async function redisCluster(program: RedisProgram): Promise<RedisCluster> {
   const nodes: RedisServer[] = []
   const close = async (): Promise<void> => void (await Promise.all(nodes.map((node) => node[Symbol.asyncDispose]())))
   try {
-    for (let i = 0; i < 3; i++) nodes.push(await redisServer(['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000']))
+    for (let i = 0; i < 3; i++) nodes.push(await redisServer(program, ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000']))
     const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
-    const made = spawnSync(cli as string, ['--cluster', 'create', ...addresses, '--cluster-yes'], { encoding: 'utf8' })
+    const made = spawnSync(program.replace('server', 'cli'), ['--cluster', 'create', ...addresses, '--cluster-yes'], { encoding: 'utf8' })
     if (made.status !== 0) throw new Error(`no cluster: ${made.stdout} ${made.stderr}`)
     for (let tries = 0; !nodes.every((node) => node.command('CLUSTER', 'INFO').includes('cluster_state:ok')); tries++) {
       if (tries > 400) throw new Error('the cluster does not agree')
