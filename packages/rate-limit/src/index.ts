@@ -9,6 +9,8 @@ export type { StoreErrorAction } from './guarded-store.ts'
 export type { InflightLimitOptions, InflightLimitStage, InflightLimitStats } from './inflight-limit.ts'
 export { inflightLimit } from './inflight-limit.ts'
 export type { HeaderKey, KeyFunction, KeyOption, KeyPart } from './key.ts'
+export type { Count, KeyCounters, KeyCountersOptions, KeyCountersStats, KeyCounts, KeyCountsOrder } from './key-counters.ts'
+export { keyCounters } from './key-counters.ts'
 export type { Algorithm, AlgorithmName, Limit, LimitState, LimitStep, Verdict } from './limit.ts'
 export type {
   BucketLimit,

@@ -4,7 +4,7 @@
  */
 import type { OptionsError } from '@weir/core'
 import { describe, expect, it } from 'vitest'
-import { banList, inflightLimit, memoryStore, type RateLimitOptions, rateLimit } from './index.ts'
+import { banList, inflightLimit, keyCounters, memoryStore, type RateLimitOptions, rateLimit } from './index.ts'
 
 function paths(run: () => unknown): string[] {
   try {
@@ -142,7 +142,7 @@ describe('what no compiler sees', () => {
   })
 })
 
-describe('inflightLimit, banList, memoryStore', () => {
+describe('inflightLimit, banList, keyCounters, memoryStore', () => {
   table([
     // @ts-expect-error no options
     ['no options', () => inflightLimit(), ['limit']],
@@ -152,6 +152,10 @@ describe('inflightLimit, banList, memoryStore', () => {
     ['a dry run as text', () => inflightLimit({ limit, dryRun: 'yes' }), ['dryRun']],
     // @ts-expect-error no such option
     ['a misspelt option of a list', () => banList({ max: 5 }), ['max']],
+    // @ts-expect-error a list of names
+    ['a counter alone', () => keyCounters({ counters: 'logins' }), ['counters']],
+    // @ts-expect-error misspelt
+    ['a misspelt window', () => keyCounters({ per: '10s' }), ['per']],
     // @ts-expect-error no such key
     ['a list by an unknown key', () => banList({ key: 'user' }), ['key']],
     // @ts-expect-error a rule has three numbers
