@@ -8,10 +8,13 @@ import { readCookieName } from './cookie-attributes.ts'
 import { cookieValues } from './cookie-pairs.ts'
 import { Pin } from './pin.ts'
 import { readStageOptions, type StickyStage, type StickyStageOptions, stageKeys, stageOrder } from './stage-options.ts'
+import { readParameter, urlParameter } from './url-parameter.ts'
 
 export interface ApplicationCookieOptions extends StickyStageOptions {
   /** Name of the application's cookie. Default `JSESSIONID`. */
   readonly cookie?: string
+  /** Name of a parameter of the URL (`;jsessionid=4711.node1`, or in the query) that holds the same; it counts before the cookie. Default: none. */
+  readonly parameter?: string
   /** What stands between the session id and the route; the last one counts. Default `.`. */
   readonly separator?: string
   /** Route to upstream id. Default: the upstream whose `meta.route` it is, else the one whose id it is. */
@@ -21,9 +24,10 @@ export interface ApplicationCookieOptions extends StickyStageOptions {
 /** @throws OptionsError */
 export function applicationCookie(options: ApplicationCookieOptions = {}): StickyStage {
   const read = new OptionReader('applicationCookie')
-  const given = read.object<ApplicationCookieOptions>(options, ['cookie', 'separator', 'routes', ...stageKeys])
+  const given = read.object<ApplicationCookieOptions>(options, ['cookie', 'parameter', 'separator', 'routes', ...stageKeys])
   const settings = readStageOptions(read, given, 'applicationCookie')
   const cookie = readCookieName(read, 'cookie', given.cookie, 'JSESSIONID')
+  const parameter = readParameter(read, 'parameter', given.parameter)
   const separator = read.name('separator', given.separator, '.')
   const { routes } = given
   if (
@@ -40,7 +44,9 @@ export function applicationCookie(options: ApplicationCookieOptions = {}): Stick
   const wantedBy = (exchange: Exchange): string | undefined => {
     const pool = exchange.route?.pool
     if (pool === undefined) return undefined
-    for (const value of cookieValues(exchange.headers, cookie)) {
+    const inUrl = parameter === undefined ? undefined : urlParameter(exchange, parameter)
+    const values = cookieValues(exchange.headers, cookie)
+    for (const value of inUrl === undefined ? values : [inUrl, ...values]) {
       const at = value.lastIndexOf(separator)
       if (at < 0) continue
       const id = upstreamOf(pool, value.slice(at + separator.length))

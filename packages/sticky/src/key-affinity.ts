@@ -12,10 +12,19 @@ import { failed, isPromise, whenThere } from './guarded-store.ts'
 import { Pin } from './pin.ts'
 import { type StickyStage, stageOrder } from './stage-options.ts'
 import { readTableOptions, refusalOf, type SessionTableOptions, type TableSettings, tableKeys } from './table-options.ts'
+import { readParameter, urlParameter } from './url-parameter.ts'
+
+/** A parameter of the path (`;room=7`) or of the query. */
+export interface ParameterKey {
+  readonly parameter: string
+}
 
 export interface KeyAffinityOptions extends SessionTableOptions {
-  /** Name of a request field, or a function; undefined or an empty text: no affinity. Clients make entries, so not a value that they may invent at will. */
-  readonly key: string | ((exchange: Exchange) => string | undefined)
+  /**
+   * Name of a request field, a parameter of the URL, or a function; undefined or an empty text: no affinity. Clients make entries, so not a value that they may
+   * invent at will.
+   */
+  readonly key: string | ParameterKey | ((exchange: Exchange) => string | undefined)
 }
 
 /** @throws OptionsError */
@@ -23,11 +32,8 @@ export function keyAffinity(options: KeyAffinityOptions): StickyStage {
   const read = new OptionReader('keyAffinity')
   const given = read.object<KeyAffinityOptions>(options ?? {}, ['key', ...tableKeys])
   const settings = readTableOptions(read, given, 'keyAffinity')
-  const { key } = given
-  if (typeof key !== 'function' && (typeof key !== 'string' || !/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(key)))
-    read.problem('key', key, "the name of a request field, such as 'x-tenant', or a function of the exchange")
+  const keyOf = readKey(read, given.key)
   read.check()
-  const keyOf = typeof key === 'function' ? key : (exchange: Exchange) => exchange.headers.get(key as string)
   /** Claims on their way to the store: what this process has chosen and others cannot see yet. */
   const claims = new Map<string, string>()
   return {
@@ -45,6 +51,23 @@ export function keyAffinity(options: KeyAffinityOptions): StickyStage {
     },
     stats: () => settings.journal.stats(),
   }
+}
+
+function readKey(read: OptionReader, key: KeyAffinityOptions['key'] | undefined): (exchange: Exchange) => string | undefined {
+  if (typeof key === 'function') return key
+  if (typeof key === 'string' && /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(key)) return ({ headers }) => headers.get(key)
+  if (typeof key === 'object' && key !== null && typeof key.parameter === 'string') {
+    const within = read.at('key')
+    within.object<ParameterKey>(key, ['parameter'])
+    const parameter = readParameter(within, 'parameter', key.parameter) ?? ''
+    return (exchange) => urlParameter(exchange, parameter)
+  }
+  read.problem(
+    'key',
+    key,
+    "the name of a request field, such as 'x-tenant', { parameter: 'room' } for one of the URL, or a function of the exchange",
+  )
+  return () => undefined
 }
 
 class KeyPin extends Pin {

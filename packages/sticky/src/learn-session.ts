@@ -11,10 +11,13 @@ import { Pin } from './pin.ts'
 import { isRemoval, setCookieOf } from './set-cookie.ts'
 import { type StickyStage, stageOrder } from './stage-options.ts'
 import { readTableOptions, refusalOf, type SessionTableOptions, type TableSettings, tableKeys } from './table-options.ts'
+import { readParameter, urlParameter } from './url-parameter.ts'
 
 export interface LearnSessionOptions extends SessionTableOptions {
   /** Name of the cookie that holds the session id. This or `header`. */
   readonly cookie?: string
+  /** Name of a parameter of the URL that holds the same id; it counts before the cookie or field. Default: none. */
+  readonly parameter?: string
   /** Name of the field, in requests and responses, that holds it. */
   readonly header?: string
 }
@@ -29,9 +32,10 @@ interface Reading {
 /** @throws OptionsError */
 export function learnSession(options: LearnSessionOptions): StickyStage {
   const read = new OptionReader('learnSession')
-  const given = read.object<LearnSessionOptions>(options ?? {}, ['cookie', 'header', ...tableKeys])
+  const given = read.object<LearnSessionOptions>(options ?? {}, ['cookie', 'header', 'parameter', ...tableKeys])
   const settings = readTableOptions(read, given, 'learnSession')
   const { cookie, header } = given
+  const parameter = readParameter(read, 'parameter', given.parameter)
   if ((cookie === undefined) === (header === undefined)) read.problem('', given, 'either `cookie` or `header`: where the session id stands')
   const reading =
     cookie === undefined
@@ -43,7 +47,7 @@ export function learnSession(options: LearnSessionOptions): StickyStage {
     order: stageOrder,
     handle(exchange) {
       if (settings.skips(exchange)) return undefined
-      const session = reading.fromRequest(exchange)
+      const session = (parameter === undefined ? '' : urlParameter(exchange, parameter)) || reading.fromRequest(exchange)
       if (session === undefined || session === '') return new LearningPin(settings, exchange, undefined, undefined, reading)
       const entry = settings.keyOf(session)
       return whenThere(settings.store.get(entry), (found) => {

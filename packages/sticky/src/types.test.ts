@@ -113,6 +113,9 @@ describe('the others', () => {
   table([
     // @ts-expect-error which key?
     ['keyAffinity without key', () => keyAffinity({}), ['key']],
+    ['keyAffinity with a parameter that is none', () => keyAffinity({ key: { parameter: 'a b' } }), ['key.parameter']],
+    ['applicationCookie with a parameter that is none', () => applicationCookie({ parameter: '' }), ['parameter']],
+    ['learnSession with a parameter alone', () => learnSession({ parameter: 'sid' }), ['options']],
     ['keyAffinity with a key that is no field', () => keyAffinity({ key: 'x y' }), ['key']],
     // @ts-expect-error a pattern is no key
     ['keyAffinity with a pattern', () => keyAffinity({ key: /x/ }), ['key']],
