@@ -132,6 +132,100 @@ describe('servers that are not', () => {
   })
 })
 
+describe('connections', () => {
+  const target = (url: string): Parameters<ReturnType<typeof grpcProbe>['open']>[0] => ({
+    upstream: Object.assign(stubUpstream(), { url: new URL(url) }) as Upstream,
+    overrides: {},
+    tls: undefined,
+  })
+  const ask = (probe: ReturnType<ReturnType<typeof grpcProbe>['open']>): Promise<unknown> => probe.run(AbortSignal.timeout(5000))
+
+  /** Counts what it is asked; `turn` may do something else than answer SERVING. */
+  async function countingServer(turn?: (asked: number, stream: ServerHttp2Stream) => boolean) {
+    const seen = { sessions: 0, open: 0, asked: 0 }
+    const server = createServer()
+    server.on('session', (session) => {
+      seen.sessions++
+      seen.open++
+      session.on('close', () => seen.open--)
+    })
+    server.on('stream', (stream) => {
+      stream.on('error', () => {})
+      seen.asked++
+      if (turn?.(seen.asked, stream) === true) return
+      stream.respond({ ':status': 200 }, { waitForTrailers: true })
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }))
+      stream.end(Buffer.from([0, 0, 0, 0, 2, 8, 1]))
+    })
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+    return {
+      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      seen,
+      async [Symbol.asyncDispose]() {
+        await new Promise((resolve) => void server.close(resolve))
+      },
+    }
+  }
+  const gone = async (seen: { open: number }): Promise<void> => {
+    for (let i = 0; i < 200 && seen.open > 0; i++) await new Promise((resolve) => setTimeout(resolve, 10))
+    expect(seen.open).toBe(0)
+  }
+
+  it('a new one each time, or a kept one; close lets go of it', async () => {
+    await using server = await countingServer()
+    const fresh = grpcProbe().open(target(server.url))
+    for (let i = 0; i < 2; i++) await ask(fresh)
+    expect(server.seen.sessions).toBe(2)
+    await gone(server.seen)
+    const kept = grpcProbe({ keepAlive: true }).open(target(server.url))
+    for (let i = 0; i < 3; i++) await ask(kept)
+    expect(server.seen).toEqual({ sessions: 3, open: 1, asked: 5 })
+    kept.close?.()
+    await gone(server.seen)
+    // It can be asked again.
+    await ask(kept)
+    expect(server.seen.sessions).toBe(4)
+    kept.close?.()
+    await gone(server.seen)
+  })
+
+  it('a kept one that has gone stale, or is told to go away, is no failure; a server that has gone is one', async () => {
+    {
+      await using server = await countingServer((asked, stream) => {
+        // The second question finds its connection reset, the fourth comes after a GOAWAY.
+        if (asked === 2) stream.session?.destroy()
+        if (asked === 3) stream.session?.goaway()
+        return asked === 2
+      })
+      const probe = grpcProbe({ keepAlive: true }).open(target(server.url))
+      for (let i = 0; i < 4; i++) await ask(probe)
+      expect(server.seen.asked).toBe(5)
+      expect(server.seen.sessions).toBe(3)
+      probe.close?.()
+      await gone(server.seen)
+    }
+    const port = await (async () => {
+      await using server = await countingServer()
+      return server.url
+    })()
+    await expect(ask(grpcProbe({ keepAlive: true }).open(target(port)))).rejects.toMatchObject({ code: 'ERR_PROBE_CONNECTION' })
+  })
+
+  it('one that has failed is not kept', async () => {
+    await using server = await countingServer((asked, stream) => {
+      if (asked > 1) return false
+      stream.respond({ ':status': 500 }, { endStream: true })
+      return true
+    })
+    const probe = grpcProbe({ keepAlive: true }).open(target(server.url))
+    await expect(ask(probe)).rejects.toMatchObject({ code: 'ERR_PROBE_STATUS' })
+    await ask(probe)
+    expect(server.seen.sessions).toBe(2)
+    probe.close?.()
+    await gone(server.seen)
+  })
+})
+
 describe('messages', () => {
   it('the request has the service in field 1, and nothing for the empty one', () => {
     expect([...encodeCheck('')]).toEqual([0, 0, 0, 0, 0])

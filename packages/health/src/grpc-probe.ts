@@ -1,8 +1,8 @@
 /**
  * The gRPC health checking protocol, version 1: `grpc.health.v1.Health/Check` over HTTP/2, with prior knowledge on plain connections and ALPN
- * on TLS ones. A new connection for every probe.
+ * on TLS ones. A new connection for every probe, unless it is to be kept.
  */
-import { type ClientHttp2Stream, connect, constants, type IncomingHttpHeaders } from 'node:http2'
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type IncomingHttpHeaders } from 'node:http2'
 import type { TLSSocket } from 'node:tls'
 import { OptionReader } from '@weir/core'
 import { decodeStatus, encodeCheck, serving, statusNames } from './grpc-message.ts'
@@ -17,6 +17,8 @@ export interface GrpcProbeOptions extends AddressOptions {
   readonly host?: string
   /** What a server without the health service is. Default `down`. */
   readonly unimplemented?: 'up' | 'down'
+  /** Keeps the connection for the next probe. Default false: a fresh one tells more, that the server accepts and that its TLS handshake works. */
+  readonly keepAlive?: boolean
 }
 
 const unimplementedStatus = '12'
@@ -37,6 +39,7 @@ function readOptions(factory: string, options: GrpcProbeOptions): void {
   if (given.service !== undefined && typeof given.service !== 'string') read.problem('service', given.service, "a name, or ''")
   if (given.host !== undefined && (typeof given.host !== 'string' || given.host === '')) read.problem('host', given.host, 'a host name')
   read.oneOf('unimplemented', given.unimplemented, ['up', 'down'] as const, 'down')
+  read.boolean('keepAlive', given.keepAlive, false)
   read.check()
 }
 
@@ -47,39 +50,87 @@ function openGrpc(target: ProbeTarget, options: GrpcProbeOptions): OpenProbe {
   const message = encodeCheck(options.service ?? '')
   const authority = options.host ?? host ?? (url.protocol === 'unix:' ? 'localhost' : url.host)
   const scheme = address.tls === undefined ? 'http' : 'https'
+  const keepAlive = options.keepAlive === true
+  let kept: ClientHttp2Session | undefined
+
+  const letGo = (session: ClientHttp2Session): void => {
+    if (kept === session) kept = undefined
+    session.destroy()
+  }
+
+  const openSession = (fail: (error: unknown) => void): ClientHttp2Session => {
+    const socket = openSocket(address, ['h2'])
+    // Before the session hears of it, which tells of its streams only.
+    socket.on('error', fail)
+    const session = connect(`${scheme}://${authority}`, { createConnection: () => socket })
+    socket.on('secureConnect', () => {
+      if ((socket as TLSSocket).alpnProtocol !== 'h2') fail(new ProbeError('ERR_PROBE_PROTOCOL', 'the server does not speak HTTP/2'))
+    })
+    // An idle connection may end as it likes: the next probe opens another.
+    session.on('error', () => letGo(session))
+    session.on('goaway', () => {
+      // While it is in use it ends with what it is used for.
+      if (kept === session) letGo(session)
+    })
+    session.on('close', () => {
+      letGo(session)
+      socket.destroy()
+    })
+    return session
+  }
+
+  const ask = async (session: ClientHttp2Session | undefined, signal: AbortSignal): Promise<void> => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const fail = (error: unknown): void => reject(connectionError(error))
+    const onAbort = (): void => reject(signal.reason)
+    const onClose = (): void => fail(new ProbeError('ERR_PROBE_CONNECTION', 'the connection closed'))
+    const used = session ?? openSession(fail)
+    used.ref()
+    used.on('error', fail)
+    used.on('close', onClose)
+    signal.addEventListener('abort', onAbort, { once: true })
+    let well = false
+    try {
+      const stream = used.request({
+        [constants.HTTP2_HEADER_METHOD]: 'POST',
+        [constants.HTTP2_HEADER_PATH]: '/grpc.health.v1.Health/Check',
+        [constants.HTTP2_HEADER_SCHEME]: scheme,
+        [constants.HTTP2_HEADER_CONTENT_TYPE]: 'application/grpc',
+        te: 'trailers',
+        'user-agent': 'weir-health',
+      })
+      read(stream, options.unimplemented === 'up', resolve, reject)
+      stream.end(message)
+      await promise
+      well = true
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+      used.off('error', fail)
+      used.off('close', onClose)
+      // Only one that has just worked is worth keeping.
+      if (keepAlive && well && !used.closed && !used.destroyed) {
+        kept = used
+        used.unref()
+      } else letGo(used)
+    }
+  }
+
   return {
     async run(signal) {
       signal.throwIfAborted()
-      const socket = openSocket(address, ['h2'])
-      const { promise, resolve, reject } = Promise.withResolvers<void>()
-      const fail = (error: unknown): void => reject(connectionError(error))
-      // Before the session hears of it, which tells of its streams only.
-      socket.on('error', fail)
-      const session = connect(`${scheme}://${authority}`, { createConnection: () => socket })
-      const onAbort = (): void => reject(signal.reason)
-      signal.addEventListener('abort', onAbort, { once: true })
-      session.on('error', fail)
-      session.on('close', () => fail(new ProbeError('ERR_PROBE_CONNECTION', 'the connection closed')))
-      socket.on('secureConnect', () => {
-        if ((socket as TLSSocket).alpnProtocol !== 'h2') reject(new ProbeError('ERR_PROBE_PROTOCOL', 'the server does not speak HTTP/2'))
-      })
+      const session = kept
+      kept = undefined
+      if (session === undefined || session.closed || session.destroyed) return await ask(undefined, signal)
       try {
-        const stream = session.request({
-          [constants.HTTP2_HEADER_METHOD]: 'POST',
-          [constants.HTTP2_HEADER_PATH]: '/grpc.health.v1.Health/Check',
-          [constants.HTTP2_HEADER_SCHEME]: scheme,
-          [constants.HTTP2_HEADER_CONTENT_TYPE]: 'application/grpc',
-          te: 'trailers',
-          'user-agent': 'weir-health',
-        })
-        read(stream, options.unimplemented === 'up', resolve, reject)
-        stream.end(message)
-        await promise
-      } finally {
-        signal.removeEventListener('abort', onAbort)
-        session.destroy()
-        socket.destroy()
+        return await ask(session, signal)
+      } catch (error) {
+        // The server may close an idle connection just when it is used again, and is well all the same.
+        if (signal.aborted || !(error instanceof ProbeError) || error.code !== 'ERR_PROBE_CONNECTION') throw error
+        return await ask(undefined, signal)
       }
+    },
+    close() {
+      if (kept !== undefined) letGo(kept)
     },
   }
 }

@@ -31,7 +31,7 @@ export const httpKeys: readonly string[] = [
   'keepAlive',
 ]
 export const tcpKeys: readonly string[] = [...addressKeys, 'send', 'expect', 'maxBody']
-export const grpcKeys: readonly string[] = [...addressKeys, 'service', 'host', 'unimplemented']
+export const grpcKeys: readonly string[] = [...addressKeys, 'service', 'host', 'unimplemented', 'keepAlive']
 
 const known = [...new Set([...httpKeys, ...tcpKeys, ...grpcKeys])]
 
