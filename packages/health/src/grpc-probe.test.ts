@@ -192,9 +192,9 @@ describe('connections', () => {
   it('a kept one that has gone stale, or is told to go away, is no failure; a server that has gone is one', async () => {
     {
       await using server = await countingServer((asked, stream) => {
-        // The second question finds its connection reset, the fourth comes after a GOAWAY.
+        // The second question finds its connection reset, the third is answered with a GOAWAY.
         if (asked === 2) stream.session?.destroy()
-        if (asked === 3) stream.session?.goaway()
+        if (asked === 3) stream.session?.close()
         return asked === 2
       })
       const probe = grpcProbe({ keepAlive: true }).open(target(server.url))

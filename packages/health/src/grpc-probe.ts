@@ -3,6 +3,7 @@
  * on TLS ones. A new connection for every probe, unless it is to be kept.
  */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type IncomingHttpHeaders } from 'node:http2'
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { OptionReader } from '@weir/core'
 import { decodeStatus, encodeCheck, serving, statusNames } from './grpc-message.ts'
@@ -43,6 +44,11 @@ function readOptions(factory: string, options: GrpcProbeOptions): void {
   read.check()
 }
 
+interface Connection {
+  readonly session: ClientHttp2Session
+  readonly socket: Socket
+}
+
 function openGrpc(target: ProbeTarget, options: GrpcProbeOptions): OpenProbe {
   readOptions(`grpcProbe, upstream ${target.upstream.id}`, options)
   const { url, host } = target.upstream
@@ -51,14 +57,16 @@ function openGrpc(target: ProbeTarget, options: GrpcProbeOptions): OpenProbe {
   const authority = options.host ?? host ?? (url.protocol === 'unix:' ? 'localhost' : url.host)
   const scheme = address.tls === undefined ? 'http' : 'https'
   const keepAlive = options.keepAlive === true
-  let kept: ClientHttp2Session | undefined
+  let kept: Connection | undefined
 
-  const letGo = (session: ClientHttp2Session): void => {
-    if (kept === session) kept = undefined
-    session.destroy()
+  const letGo = (connection: Connection): void => {
+    if (kept === connection) kept = undefined
+    connection.session.destroy()
+    // After a GOAWAY node leaves it open.
+    connection.socket.destroy()
   }
 
-  const openSession = (fail: (error: unknown) => void): ClientHttp2Session => {
+  const openConnection = (fail: (error: unknown) => void): Connection => {
     const socket = openSocket(address, ['h2'])
     // Before the session hears of it, which tells of its streams only.
     socket.on('error', fail)
@@ -67,31 +75,30 @@ function openGrpc(target: ProbeTarget, options: GrpcProbeOptions): OpenProbe {
       if ((socket as TLSSocket).alpnProtocol !== 'h2') fail(new ProbeError('ERR_PROBE_PROTOCOL', 'the server does not speak HTTP/2'))
     })
     // An idle connection may end as it likes: the next probe opens another.
-    session.on('error', () => letGo(session))
+    const connection = { session, socket }
+    session.on('error', () => letGo(connection))
     session.on('goaway', () => {
       // While it is in use it ends with what it is used for.
-      if (kept === session) letGo(session)
+      if (kept === connection) letGo(connection)
     })
-    session.on('close', () => {
-      letGo(session)
-      socket.destroy()
-    })
-    return session
+    session.on('close', () => letGo(connection))
+    return connection
   }
 
-  const ask = async (session: ClientHttp2Session | undefined, signal: AbortSignal): Promise<void> => {
+  const ask = async (open: Connection | undefined, signal: AbortSignal): Promise<void> => {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const fail = (error: unknown): void => reject(connectionError(error))
     const onAbort = (): void => reject(signal.reason)
     const onClose = (): void => fail(new ProbeError('ERR_PROBE_CONNECTION', 'the connection closed'))
-    const used = session ?? openSession(fail)
-    used.ref()
-    used.on('error', fail)
-    used.on('close', onClose)
+    const connection = open ?? openConnection(fail)
+    const { session } = connection
+    session.ref()
+    session.on('error', fail)
+    session.on('close', onClose)
     signal.addEventListener('abort', onAbort, { once: true })
     let well = false
     try {
-      const stream = used.request({
+      const stream = session.request({
         [constants.HTTP2_HEADER_METHOD]: 'POST',
         [constants.HTTP2_HEADER_PATH]: '/grpc.health.v1.Health/Check',
         [constants.HTTP2_HEADER_SCHEME]: scheme,
@@ -105,24 +112,24 @@ function openGrpc(target: ProbeTarget, options: GrpcProbeOptions): OpenProbe {
       well = true
     } finally {
       signal.removeEventListener('abort', onAbort)
-      used.off('error', fail)
-      used.off('close', onClose)
+      session.off('error', fail)
+      session.off('close', onClose)
       // Only one that has just worked is worth keeping.
-      if (keepAlive && well && !used.closed && !used.destroyed) {
-        kept = used
-        used.unref()
-      } else letGo(used)
+      if (keepAlive && well && !session.closed && !session.destroyed) {
+        kept = connection
+        session.unref()
+      } else letGo(connection)
     }
   }
 
   return {
     async run(signal) {
       signal.throwIfAborted()
-      const session = kept
+      const open = kept
       kept = undefined
-      if (session === undefined || session.closed || session.destroyed) return await ask(undefined, signal)
+      if (open === undefined || open.session.closed || open.session.destroyed) return await ask(undefined, signal)
       try {
-        return await ask(session, signal)
+        return await ask(open, signal)
       } catch (error) {
         // The server may close an idle connection just when it is used again, and is well all the same.
         if (signal.aborted || !(error instanceof ProbeError) || error.code !== 'ERR_PROBE_CONNECTION') throw error
