@@ -9,6 +9,11 @@ const table = Int32Array.from({ length: 256 }, (_, byte) => {
   return crc
 })
 
+/** What a byte does to the register when 1, 2 and 3 more bytes follow: four bytes are then looked up side by side ("slicing-by-4", M. Kounavis, F. Berry, 2005). */
+const after1 = Int32Array.from(table, (crc) => (crc >>> 8) ^ (table[crc & 0xff] as number))
+const after2 = Int32Array.from(after1, (crc) => (crc >>> 8) ^ (table[crc & 0xff] as number))
+const after3 = Int32Array.from(after2, (crc) => (crc >>> 8) ^ (table[crc & 0xff] as number))
+
 /** The register before the first byte; a checksum is the register after the last one, inverted. */
 export const crcStart: number = -1
 
@@ -18,7 +23,21 @@ export const crcStart: number = -1
  */
 export function crcText(register: number, text: string, start: number, end: number): number {
   let crc = register
-  for (let i = start; i < end; i++) {
+  let i = start
+  for (; i + 4 <= end; i += 4) {
+    const a = text.charCodeAt(i)
+    const b = text.charCodeAt(i + 1)
+    const c = text.charCodeAt(i + 2)
+    const d = text.charCodeAt(i + 3)
+    if ((a | b | c | d) > 0xff) break
+    const word = crc ^ (a | (b << 8) | (c << 16) | (d << 24))
+    crc =
+      (after3[word & 0xff] as number) ^
+      (after2[(word >>> 8) & 0xff] as number) ^
+      (after1[(word >>> 16) & 0xff] as number) ^
+      (table[word >>> 24] as number)
+  }
+  for (; i < end; i++) {
     const unit = text.charCodeAt(i)
     if (unit > 0xff) crc = crcByte(crc, unit >>> 8)
     crc = crcByte(crc, unit)

@@ -6,8 +6,12 @@
 /** Of the text's UTF-16 units from `start` up to `end`; another `seed` is another hash function. */
 export function hashText(text: string, seed: number, start: number = 0, end: number = text.length): number {
   let hash = seed
-  for (let i = start; i < end; i++) hash = stir(hash, text.charCodeAt(i))
-  return mix(hash)
+  let i = start
+  // Two units a step: each step waits for the one before it, which is most of what a hash costs.
+  for (; i + 1 < end; i += 2) hash = stir(hash, text.charCodeAt(i) | (text.charCodeAt(i + 1) << 16))
+  if (i < end) hash = stir(hash, text.charCodeAt(i))
+  // A last unit alone is not the same as one with a zero behind it.
+  return mix(hash ^ (end - start))
 }
 
 /** Each bit of the input changes about half of the output's: the finaliser of MurmurHash3 (A. Appleby, public domain). */
@@ -23,7 +27,7 @@ export function rehash(hash: number): number {
   return mix((hash + 0x9e37_79b9) | 0)
 }
 
-export function stir(hash: number, unit: number): number {
-  const product = Math.imul(hash ^ unit, 0x9e37_79b1)
+export function stir(hash: number, word: number): number {
+  const product = Math.imul(hash ^ word, 0x9e37_79b1)
   return (product << 13) | (product >>> 19)
 }

@@ -176,6 +176,9 @@ class Turns {
   // By class: when its head may be served, if that is not yet; and when it must be, if it may.
   readonly #opening: Float64Array
   readonly #deadline: Float64Array
+  // By class: how long after it was even a head may be, and must be, served. A division per class and not two per pick.
+  readonly #toOpening: Float64Array
+  readonly #toDeadline: Float64Array
   readonly #waiting: Tournament
   readonly #ready: Tournament
   // Virtual time is `#origin + #steps / #total`, where `#total` is the weight of all who have not left. These fields start as numbers: one
@@ -207,6 +210,8 @@ class Turns {
     this.#classOf = Int32Array.from(weights, (weight) => index.get(weight) as number)
     const entries = new Int32Array(n)
     this.#members = classes.map((weight) => new Tournament(slots.get(weight) as number[], this.#even, entries))
+    this.#toOpening = Float64Array.from(classes, (weight) => this.#margin / weight)
+    this.#toDeadline = Float64Array.from(classes, (weight) => (1 - this.#margin) / weight)
     this.#opening = new Float64Array(classes.length).fill(never)
     this.#deadline = new Float64Array(classes.length).fill(never)
     this.#waiting = new Tournament([...classes.keys()], this.#opening, new Int32Array(classes.length))
@@ -288,13 +293,11 @@ class Turns {
     let opening = never
     let deadline = never
     if (head !== -1) {
-      const base = this.#base[head] as number
-      const had = this.#had[head] as number
-      const weight = this.#weights[head] as number
-      opening = base + (had + this.#margin) / weight
+      const even = this.#even[head] as number
+      opening = even + (this.#toOpening[index] as number)
       if (opening <= this.#due) {
         opening = never
-        deadline = base + (had + 1 - this.#margin) / weight
+        deadline = even + (this.#toDeadline[index] as number)
       }
     }
     if (this.#opening[index] !== opening) {
