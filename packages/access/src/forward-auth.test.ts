@@ -44,6 +44,20 @@ describe('the service', () => {
     await proxy.close()
   })
 
+  it('is told how the client came, which a trusted proxy knows and nobody else', async () => {
+    await using service = await testUpstream({ '*': 'yes' })
+    const proxy = createProxy({
+      upstreams: ['http://a.test'],
+      transport: fakeTransport(),
+      trustedProxies: ['10.0.0.0/8'],
+      use: [forwardAuth({ url: service.url, requestHeaders: ['X-Forwarded-Proto'] })],
+    })
+    for (const remoteAddress of ['10.0.0.1', '192.0.2.1'])
+      await proxy.inject({ remoteAddress, headers: { Host: 'a', 'X-Forwarded-Proto': 'https' } })
+    expect(service.requests.map(({ rawHeaders }) => fieldsOf(rawHeaders)['x-forwarded-proto'])).toEqual(['https', 'http'])
+    await proxy.close()
+  })
+
   it('that says yes lets the request go on, with fields that only it can set', async () => {
     await using service = await testUpstream({ '*': { headers: { 'X-User': 'ada', 'X-Other': 'no' } } })
     let auth: unknown

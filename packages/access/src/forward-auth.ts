@@ -6,7 +6,6 @@
  * Whatever is not a clear yes is a no. A service that is down keeps everybody out, unless you say otherwise.
  */
 import { createHash } from 'node:crypto'
-import type { TLSSocket } from 'node:tls'
 import type { Exchange, Hooks, MaybePromise, Reply } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import { type AuthAnswer, AuthService } from './auth-request.ts'
@@ -124,7 +123,7 @@ function keyOf(exchange: Exchange, fields: readonly string[], vary: ReadonlySet<
   const { headers } = exchange
   const parts: unknown[] = fields.map((name) => headers.getAll(name))
   if (vary.has('method')) parts.push(exchange.method)
-  if (vary.has('url')) parts.push(headers.get('host'), exchange.url, isTls(exchange))
+  if (vary.has('url')) parts.push(headers.get('host'), exchange.url, exchange.scheme)
   if (vary.has('client')) parts.push(exchange.clientIp)
   return createHash('sha256').update(JSON.stringify(parts)).digest('base64')
 }
@@ -140,13 +139,9 @@ function questionOf(exchange: Exchange, names: readonly string[]): Record<string
   }
   // Last: a client cannot say these through `requestHeaders`.
   question['X-Forwarded-Method'] = exchange.method
-  question['X-Forwarded-Proto'] = isTls(exchange) ? 'https' : 'http'
+  question['X-Forwarded-Proto'] = exchange.scheme
   question['X-Forwarded-Host'] = headers.get('host') ?? ''
   question['X-Forwarded-Uri'] = exchange.url
   question['X-Forwarded-For'] = exchange.clientIp
   return question
-}
-
-function isTls({ req }: Exchange): boolean {
-  return (req.socket as TLSSocket | null)?.encrypted === true
 }

@@ -1,6 +1,7 @@
 /** Fields for browsers: ours where the application says nothing. HSTS over real TLS: test/integration/access.test.ts. */
+import { createProxy } from '@weir/core'
 import type { StageRunner } from '@weir/testing'
-import { runStage, stageRunner } from '@weir/testing'
+import { fakeTransport, runStage, stageRunner } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { securityHeaders } from './security-headers.ts'
 
@@ -65,6 +66,21 @@ describe('HSTS', () => {
   it('is silent over plain HTTP, whatever the client claims', async () => {
     await using runner = stageRunner(securityHeaders())
     expect(await hsts(runner, { 'X-Forwarded-Proto': 'https' })).toBeUndefined()
+  })
+
+  it('speaks when a trusted proxy says that it was TLS', async () => {
+    const proxy = createProxy({
+      upstreams: ['http://a.test'],
+      transport: fakeTransport(),
+      trustedProxies: ['10.0.0.0/8'],
+      use: [securityHeaders({ hsts: { maxAge: '1h' } })],
+    })
+    const from = async (remoteAddress: string, told: string): Promise<string | undefined> =>
+      (await proxy.inject({ remoteAddress, headers: { Host: 'a', 'X-Forwarded-Proto': told } })).headers.get('strict-transport-security')
+    expect(await from('10.0.0.1', 'https')).toBe('max-age=3600')
+    expect(await from('10.0.0.1', 'http')).toBeUndefined()
+    expect(await from('192.0.2.1', 'https')).toBeUndefined()
+    await proxy.close()
   })
 
   it('speaks where a terminator or a function says that it was TLS', async () => {

@@ -2,7 +2,6 @@
  * Fields by which a browser is told to be careful. They are set where the application has not said anything, since it knows better; a policy that
  * breaks pages (CSP, Permissions-Policy, COOP) is yours to choose and is only set when you do.
  */
-import type { TLSSocket } from 'node:tls'
 import { type Duration, type Exchange, type Hooks, OptionReader, type ProxyResponse, type Stage } from '@weir/core'
 
 export interface HstsOptions {
@@ -12,7 +11,7 @@ export interface HstsOptions {
   readonly includeSubDomains?: boolean
   /** Consent to be built into browsers (hstspreload.org), which takes months to undo. Needs a year and `includeSubDomains`. Default false. */
   readonly preload?: boolean
-  /** When the client came by TLS. `'tls'`: to this server, the default. `'always'` behind a terminator that never serves plain HTTP; or a function. */
+  /** When the client came by TLS. `'tls'`, the default: to this server, or as a trusted proxy says. `'always'` behind a terminator that does not say; or a function. */
   readonly when?: 'tls' | 'always' | ((exchange: Exchange) => boolean)
 }
 
@@ -88,10 +87,6 @@ function readHsts(read: OptionReader, options: HstsOptions | undefined): { reado
     read.problem('when', when, "'tls', 'always', or a function of the exchange")
   return {
     value: `max-age=${Math.floor(maxAge / 1000)}${below ? '; includeSubDomains' : ''}${preload ? '; preload' : ''}`,
-    when: typeof when === 'function' ? when : when === 'always' ? () => true : isTls,
+    when: typeof when === 'function' ? when : when === 'always' ? () => true : ({ scheme }) => scheme === 'https',
   }
-}
-
-function isTls({ req }: Exchange): boolean {
-  return (req.socket as TLSSocket | null)?.encrypted === true
 }

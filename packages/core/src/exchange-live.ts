@@ -106,6 +106,17 @@ export class LiveExchange implements Exchange, PumpEvents {
     this.startedAt = startedAt
   }
 
+  /** Worked out when asked, from what arrived: what stages do to the field later changes nothing. */
+  get scheme(): 'http' | 'https' {
+    const { connection, facts } = this
+    if (connection?.trusted === true && facts !== undefined) {
+      // Several proxies make a list of it; the first one met the client. Anything but the two schemes is no word of ours.
+      const told = new HeaderList(facts.raw).get('x-forwarded-proto')?.split(',', 1)[0]?.trim().toLowerCase()
+      if (told === 'http' || told === 'https') return told
+    }
+    return connection?.proto ?? 'http'
+  }
+
   get hasBody(): boolean {
     return this.facts?.hasBody === true
   }

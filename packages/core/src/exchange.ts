@@ -26,6 +26,8 @@ export interface Exchange {
   readonly headers: HeaderList
   /** The client's address after the trusted-proxy rules: no port, no brackets, v4-mapped forms folded to IPv4. */
   readonly clientIp: string
+  /** How the client reached us: `https` over TLS, or when a trusted proxy says so (`X-Forwarded-Proto`, of a list the first). */
+  readonly scheme: 'http' | 'https'
   /** `performance.now()` at arrival, milliseconds. */
   readonly startedAt: number
   /** Made on first use; aborts on disconnect or deadline. */

@@ -16,6 +16,34 @@ async function send(request: InjectedRequest, respond: Parameters<typeof fakeTra
   }
 }
 
+describe('scheme', () => {
+  it.each([
+    ['10.0.0.1', ['https'], 'https'],
+    ['10.0.0.1', ['HTTPS , http'], 'https'],
+    ['10.0.0.1', ['http', 'https'], 'http'],
+    ['10.0.0.1', ['wss'], 'http'],
+    ['10.0.0.1', [], 'http'],
+    ['192.0.2.1', ['https'], 'http'],
+  ])('of a client behind %s that says %j is %s, whatever a stage does to the field', async (remoteAddress, told, expected) => {
+    const seen: string[] = []
+    await send(
+      { remoteAddress, headers: { Host: 'a.test', 'X-Forwarded-Proto': told } },
+      {},
+      {
+        trustedProxies: ['10.0.0.0/8'],
+        use: [
+          (exchange) => {
+            seen.push(exchange.scheme)
+            exchange.headers.delete('x-forwarded-proto')
+            seen.push(exchange.scheme)
+          },
+        ],
+      },
+    )
+    expect(seen).toEqual([expected, expected])
+  })
+})
+
 describe('the request', () => {
   it('is GET / from 127.0.0.1 for localhost when nothing else is said', async () => {
     const { seen } = await send({})

@@ -218,14 +218,9 @@ function lengthLast(fields: string[]): void {
 }
 
 function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): PublicFace {
-  const { connection, facts } = exchange
-  const proto = connection?.proto ?? 'http'
-  // Several proxies make a list of it; the first one met the client. Anything but the two schemes is not put into a URL.
-  const told =
-    connection?.trusted === true ? (exchange.headers.get('x-forwarded-proto') ?? '').split(',', 1)[0]?.trim().toLowerCase() : undefined
   return {
-    proto: told === 'http' || told === 'https' ? told : proto,
-    host: facts?.host,
+    proto: exchange.scheme,
+    host: exchange.facts?.host,
     base: upstream.base + route.addPrefix,
     prefix: route.stripPrefix,
     authority: upstream.authority.toLowerCase(),

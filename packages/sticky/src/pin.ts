@@ -14,8 +14,6 @@ export class Pin implements Hooks {
   protected readonly exchange: Exchange
   /** Id of the upstream that has the session; `''` when it is only known that somebody had it, who has left. */
   protected readonly wanted: string | undefined
-  /** What the client's connection was, as core tells upstreams: known from the first attempt on. */
-  protected overTls: boolean = false
   #blocked: MoveReason | undefined = undefined
   #refused = false
 
@@ -40,11 +38,7 @@ export class Pin implements Hooks {
     return settings.refusal
   }
 
-  onAttempt(headers: HeaderList, upstream: Upstream): void {
-    // With a trusted proxy in front this is its word; from anybody else core has thrown the field away and written its own.
-    const told = headers.get('x-forwarded-proto')?.split(',', 1)[0]?.trim().toLowerCase()
-    this.overTls =
-      told === undefined ? (this.exchange.req.socket as { encrypted?: boolean } | undefined)?.encrypted === true : told === 'https'
+  onAttempt(_headers: HeaderList, upstream: Upstream): void {
     if (!this.settings.strict || this.wanted === undefined || upstream.id === this.wanted) return
     // The one place where the choice is known and nothing was sent. The code is one of the proxy's own, so it is not held against the upstream.
     this.#refused = true

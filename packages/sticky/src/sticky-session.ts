@@ -84,7 +84,7 @@ class CookiePin extends Pin {
     if (mode === 'insert') {
       if (fate === 'pinned' && this.#session?.stale !== true) return
       const value = values.seal(pool, upstream.id, created, now)
-      headers.append('Set-Cookie', cookieLine(cookie, value, this.overTls, values.left(created, now)))
+      headers.append('Set-Cookie', cookieLine(cookie, value, this.exchange.scheme === 'https', values.left(created, now)))
     } else {
       const changed = editSetCookies(headers, cookie.name, now, (own) =>
         mode === 'prefix'

@@ -100,6 +100,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     url,
     headers: new HeaderList([]),
     clientIp: options.clientIp ?? '192.0.2.1',
+    scheme: 'http',
     startedAt: 0,
     signal: new AbortController().signal,
     route: undefined,
