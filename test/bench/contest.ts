@@ -2,8 +2,8 @@
  * Interleaved rounds. On a shared machine the clock rate, the neighbours and the temperature change by the minute, so one contestant's
  * figures of one minute say nothing beside another's of the next. Every round therefore runs all contestants, each in a fresh process (one
  * process may be lucky with its code layout for its whole life), and ratios are taken within a round; what is reported is their median.
- * Those whose ratio matters most (`leads`) run at both ends of a round, so that a drift within it cancels. A single
- * round is a smoke run and does without.
+ * Those whose ratio matters most (`leads`) are up at the same time and take turns, a few seconds each, so that a drift cancels that is slower than a turn; where
+ * that cannot be, they run at both ends of a round. A single round is a smoke run and does without.
  */
 import type { Child } from './children.ts'
 import { mean, median } from './stats.ts'
@@ -12,6 +12,15 @@ export interface Contestant {
   readonly name: string
   readonly leads?: boolean
   start(): Promise<Child>
+}
+
+/** How leads take turns. */
+export interface Turns {
+  readonly count: number
+  /** Before the first turn. */
+  warmUp(child: Child): Promise<void>
+  /** One turn of a child that is warm. */
+  measure(child: Child): Promise<Sample>
 }
 
 export type Sample = Readonly<Record<string, number>>
@@ -35,13 +44,49 @@ export async function contest(
   rounds: number,
   measure: (child: Child, contestant: Contestant, round: number) => Promise<Sample>,
   progress: (text: string) => void,
+  turns?: Turns,
 ): Promise<Standings> {
   const samples = new Map<string, Sample[][]>(contestants.map(({ name }) => [name, []]))
   const failures = new Map<string, string>()
   const leads = contestants.filter((contestant) => contestant.leads)
   const others = contestants.filter((contestant) => !contestant.leads)
+  const takeTurns = async (contestants: readonly Contestant[], round: number, { count, warmUp, measure: turn }: Turns): Promise<void> => {
+    const running: { readonly name: string; readonly child: Child }[] = []
+    let now = ''
+    try {
+      for (const contestant of contestants) {
+        now = contestant.name
+        progress(`round ${round + 1}/${rounds} ${now}`)
+        const child = await contestant.start()
+        running.push({ name: now, child })
+        await warmUp(child)
+      }
+      for (let i = 0; i < count; i++) {
+        progress(`round ${round + 1}/${rounds} turn ${i + 1}/${count}`)
+        for (const { name, child } of i % 2 === 0 ? running : running.toReversed()) {
+          now = name
+          const sample = await turn(child)
+          const list = samples.get(name) as Sample[][]
+          list[round] = [...(list[round] ?? []), sample]
+        }
+      }
+    } catch (error) {
+      failures.set(now, error instanceof Error ? error.message : String(error))
+    } finally {
+      for (const { child } of running) await child.stop()
+    }
+  }
+
   for (let round = 0; round < rounds; round++) {
-    const order = [...leads, ...(round % 2 === 0 ? others : others.toReversed()), ...(rounds > 1 ? leads.toReversed() : [])]
+    const inTurns = turns !== undefined && rounds > 1
+    if (inTurns)
+      await takeTurns(
+        leads.filter(({ name }) => !failures.has(name)),
+        round,
+        turns,
+      )
+    const between = round % 2 === 0 ? others : others.toReversed()
+    const order = inTurns ? between : [...leads, ...between, ...(rounds > 1 ? leads.toReversed() : [])]
     for (const contestant of order) {
       if (failures.has(contestant.name)) continue
       progress(`round ${round + 1}/${rounds} ${contestant.name}`)
@@ -62,8 +107,15 @@ export async function contest(
   const inRound = (name: string, round: number, metric: string): number =>
     mean((samples.get(name)?.[round] ?? []).map((sample) => sample[metric] ?? Number.NaN).filter((value) => !Number.isNaN(value)))
   const allRounds = Array.from({ length: rounds }, (_, round) => round)
+  const ratioInRound = (name: string, to: string, metric: string, round: number): number => {
+    const [ours, theirs] = [samples.get(name)?.[round] ?? [], samples.get(to)?.[round] ?? []]
+    // Turn by turn where both took turns; else of the means.
+    if (turns === undefined || ours.length < 2 || ours.length !== theirs.length)
+      return inRound(name, round, metric) / inRound(to, round, metric)
+    return median(ours.map((sample, i) => (sample[metric] ?? Number.NaN) / (theirs[i]?.[metric] ?? Number.NaN)))
+  }
   const ratios = (name: string, to: string, metric: string): number[] =>
-    allRounds.map((round) => inRound(name, round, metric) / inRound(to, round, metric)).filter((ratio) => Number.isFinite(ratio))
+    allRounds.map((round) => ratioInRound(name, to, metric, round)).filter((ratio) => Number.isFinite(ratio))
   return contestants.map(({ name }) => ({
     name,
     failed: failures.get(name),

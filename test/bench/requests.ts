@@ -13,12 +13,23 @@ import { startUpstream } from './upstream.ts'
  * connections, because node accepts one of them per turn of its loop, and a turn with hundreds of busy ones is long: in the first seconds most
  * of the load comes over those that were accepted first, the others wait.
  */
-export async function measureRequests(child: Child, plan: Omit<LoadPlan, 'port' | 'seconds'>, options: BenchOptions): Promise<Sample> {
+export async function measureRequests(child: Child, plan: Plan, options: BenchOptions): Promise<Sample> {
+  await warmUp(child, plan, options)
+  return await measureWarm(child, plan, options)
+}
+
+type Plan = Omit<LoadPlan, 'port' | 'seconds'>
+
+const many = (plan: Plan): boolean => plan.connections > 100
+
+async function warmUp(child: Child, plan: Plan, options: BenchOptions): Promise<void> {
+  if (!options.quick) await load({ ...plan, port: child.ready.port, seconds: many(plan) ? 6 : 2 })
+}
+
+async function measureWarm(child: Child, plan: Plan, options: BenchOptions): Promise<Sample> {
   const { port } = child.ready
-  const many = plan.connections > 100
-  if (!options.quick) await load({ ...plan, port, seconds: many ? 6 : 2 })
   const before = cpuMicros(child.pid)
-  const result = await load({ ...plan, port, seconds: many && !options.quick ? options.duration * 2 : options.duration })
+  const result = await load({ ...plan, port, seconds: many(plan) && !options.quick ? options.duration * 2 : options.duration })
   const cpu = cpuMicros(child.pid) - before
   if (result.failures > 0) throw new Error(`${result.failures} of ${result.requests} requests failed`)
   return {
@@ -29,6 +40,9 @@ export async function measureRequests(child: Child, plan: Omit<LoadPlan, 'port' 
     p99: result.p99,
   }
 }
+
+/** Of floor and Weir in each round. */
+const turns = 6
 
 export function p1(options: BenchOptions): Promise<Section> {
   return requests(
@@ -57,6 +71,11 @@ async function requests(
     options.rounds,
     (child) => measureRequests(child, { connections }, options),
     (text) => options.progress(`${id} ${text}`),
+    {
+      count: turns,
+      warmUp: (child) => warmUp(child, { connections }, options),
+      measure: (child) => measureWarm(child, { connections }, options),
+    },
   )
   await upstream.child.stop()
   return {
