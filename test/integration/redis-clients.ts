@@ -21,6 +21,25 @@ async function ready(emitter: { readonly status: string; once(event: 'ready', li
   if (emitter.status !== 'ready') await new Promise<void>((resolve) => void emitter.once('ready', resolve))
 }
 
+const bySentinel = (port: number) => ({
+  sentinels: [{ host, port }],
+  name: 'shared',
+  retryStrategy: () => 50,
+  sentinelRetryStrategy: () => 50,
+})
+
+async function connected(client: IoRedis | IoValkey): Promise<Connected> {
+  quiet(client)
+  await ready(client)
+  return { client: fromIoredis(client), [Symbol.asyncDispose]: async () => client.disconnect() }
+}
+
+/** Through a sentinel that knows the primary by the name `shared`. */
+export const sentinelClients: readonly (readonly [name: string, connect: (port: number) => Promise<Connected>])[] = [
+  ['ioredis', (port) => connected(new IoRedis(bySentinel(port)))],
+  ['iovalkey', (port) => connected(new IoValkey(bySentinel(port)))],
+]
+
 export const clients: readonly (readonly [name: string, single: Connect, cluster: Connect])[] = [
   [
     'ioredis',

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -96,6 +96,53 @@ export async function redisServer(program: RedisProgram, flags: readonly string[
       await kill()
       rmSync(folder, { recursive: true, force: true })
     },
+  }
+}
+
+export interface RedisSentinel extends AsyncDisposable {
+  readonly port: number
+}
+
+/** One sentinel that watches `primary` under the name `shared`, and promotes its replica when it has been gone for 300 ms. */
+export async function redisSentinel(program: RedisProgram, primary: RedisServer): Promise<RedisSentinel> {
+  const port = await freePort()
+  const folder = mkdtempSync(join(tmpdir(), 'weir-sentinel-'))
+  // It keeps its state in its configuration, so that must be a file of its own.
+  const file = join(folder, 'sentinel.conf')
+  writeFileSync(
+    file,
+    `port ${port}
+bind 127.0.0.1
+dir ${folder}
+sentinel monitor shared 127.0.0.1 ${primary.port} 1
+sentinel down-after-milliseconds shared 300
+sentinel failover-timeout shared 2000
+`,
+  )
+  const child = spawn(program, [file, '--sentinel'], { stdio: 'ignore' })
+  const close = async (): Promise<void> => {
+    if (child.exitCode === null && child.signalCode === null) {
+      const ended = once(child, 'exit')
+      child.kill('SIGKILL')
+      await ended
+    }
+    rmSync(folder, { recursive: true, force: true })
+  }
+  try {
+    for (let tries = 0; !(await answers(port)); tries++) {
+      if (child.exitCode !== null || tries > 400) throw new Error(`the sentinel of ${program} did not start on port ${port}`)
+      await pause(10)
+    }
+    const knows = (): string =>
+      spawnSync(program.replace('server', 'cli'), ['-p', String(port), 'SENTINEL', 'replicas', 'shared'], { encoding: 'utf8' }).stdout
+    for (let tries = 0; !knows().includes('127.0.0.1'); tries++) {
+      if (tries > 200) throw new Error('the sentinel has not found the replica')
+      await pause(100)
+    }
+    return { port, [Symbol.asyncDispose]: close }
+  } catch (error) {
+    await close()
+    throw error
   }
 }
 
