@@ -16,7 +16,7 @@ import {
   rateLimit,
   type Verdict,
 } from '@weir/rate-limit'
-import { fromIoredis, type RedisCircuitMessage, redisRateLimitStore, redisSessionStore } from '@weir/redis'
+import { fromIoredis, type RedisCircuitMessage, type RedisClient, redisRateLimitStore, redisSessionStore } from '@weir/redis'
 import { learnSession } from '@weir/sticky'
 import { fakeTransport } from '@weir/testing'
 import fc from 'fast-check'
@@ -65,6 +65,29 @@ async function eventually(what: string, look: () => Promise<boolean>, deadline =
     if (performance.now() > end) throw new Error(`${what}: not within ${deadline} ms`)
     await pause(5)
   }
+}
+
+/** Takes six of ten, kills the primary, lets `promote` put the replica in its place, and takes the rest. */
+async function countThroughPromotion(client: RedisClient, primary: RedisServer, replica: RedisServer, promote: () => void): Promise<void> {
+  using doubtful = doubtfulCalls()
+  const { proxy } = limitedProxy(redisRateLimitStore({ client, prefix: prefix(), retryAfter: '50ms' }), {
+    limit: 10,
+    algorithm: 'fixed-window',
+    onStoreError: 'deny',
+  })
+  for (let i = 0; i < 6; i++) expect(await ask(proxy)).toBe(200)
+  const offset = (server: RedisServer): string | undefined => /master_repl_offset:(\d+)/.exec(server.command('INFO', 'replication'))?.[1]
+  await until('all of it at the replica', () => offset(primary) === offset(replica))
+  await primary.kill()
+  promote()
+  // Until it is promoted the replica refuses to be written to, and that is a failure of the store like any other.
+  await eventually('a decision of the new primary', async () => (await ask(proxy)) === 200, 30_000)
+  let admitted = 7
+  for (let i = 0; i < 6; i++) if ((await ask(proxy)) === 200) admitted++
+  // Never more than the limit; less only by what was refused here and charged there all the same.
+  expect(admitted).toBeLessThanOrEqual(10)
+  expect(10 - admitted).toBeLessThanOrEqual(doubtful.count)
+  await proxy.close()
 }
 
 const ask = async (proxy: ReverseProxy): Promise<number> => (await proxy.inject({ url: '/' })).status
@@ -310,26 +333,10 @@ for (const program of redisPrograms) {
       await until('a replica in step', () => replica.command('INFO', 'replication').includes('master_link_status:up'), 15_000)
       await using address = await movingAddress(primary.port)
       await using connected = await single([address.port])
-      using doubtful = doubtfulCalls()
-      const { proxy } = limitedProxy(redisRateLimitStore({ client: connected.client, prefix: prefix(), retryAfter: '50ms' }), {
-        limit: 10,
-        algorithm: 'fixed-window',
-        onStoreError: 'deny',
+      await countThroughPromotion(connected.client, primary, replica, () => {
+        replica.command('REPLICAOF', 'NO', 'ONE')
+        address.moveTo(replica.port)
       })
-      for (let i = 0; i < 6; i++) expect(await ask(proxy)).toBe(200)
-      const offset = (server: RedisServer): string | undefined =>
-        /master_repl_offset:(\d+)/.exec(server.command('INFO', 'replication'))?.[1]
-      await until('all of it at the replica', () => offset(primary) === offset(replica))
-      await primary.kill()
-      replica.command('REPLICAOF', 'NO', 'ONE')
-      address.moveTo(replica.port)
-      await eventually('a decision of the new primary', async () => (await ask(proxy)) === 200)
-      let admitted = 7
-      for (let i = 0; i < 6; i++) if ((await ask(proxy)) === 200) admitted++
-      // Never more than the limit; less only by what was refused here and charged there all the same.
-      expect(admitted).toBeLessThanOrEqual(10)
-      expect(10 - admitted).toBeLessThanOrEqual(doubtful.count)
-      await proxy.close()
     })
   })
 
@@ -386,26 +393,8 @@ for (const program of redisPrograms) {
       await until('a replica in step', () => replica.command('INFO', 'replication').includes('master_link_status:up'), 15_000)
       await using sentinel = await redisSentinel(program, primary)
       await using connected = await open(sentinel.port)
-      using doubtful = doubtfulCalls()
-      const { proxy } = limitedProxy(redisRateLimitStore({ client: connected.client, prefix: prefix(), retryAfter: '50ms' }), {
-        limit: 10,
-        algorithm: 'fixed-window',
-        onStoreError: 'deny',
-      })
-      for (let i = 0; i < 6; i++) expect(await ask(proxy)).toBe(200)
-      const offset = (server: RedisServer): string | undefined =>
-        /master_repl_offset:(\d+)/.exec(server.command('INFO', 'replication'))?.[1]
-      await until('all of it at the replica', () => offset(primary) === offset(replica))
-      await primary.kill()
-      // Until it is promoted it refuses to be written to, and that is a failure of the store like any other.
-      await eventually('a decision of the new primary', async () => (await ask(proxy)) === 200, 30_000)
+      await countThroughPromotion(connected.client, primary, replica, () => {})
       expect(replica.command('ROLE')).toMatch(/^master/)
-      let admitted = 7
-      for (let i = 0; i < 6; i++) if ((await ask(proxy)) === 200) admitted++
-      // Never more than the limit; less only by what was refused here and charged there all the same.
-      expect(admitted).toBeLessThanOrEqual(10)
-      expect(10 - admitted).toBeLessThanOrEqual(doubtful.count)
-      await proxy.close()
     },
     60_000,
   )
