@@ -73,6 +73,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   owesContinue: boolean = false
   /** A head is being written or was: no second answer is possible. */
   answered: boolean = false
+  /** It has failed, and is on its way to its end: nothing may set it going again, whatever was under way. */
+  failing: boolean = false
   /** We have broken the client's connection off; it did not leave. */
   brokenOff: boolean = false
   /** An asynchronous response hook is running: another answer must not wait for it. */
@@ -152,7 +154,10 @@ export class LiveExchange implements Exchange, PumpEvents {
   }
 
   fail(error: ProxyError): void {
-    cutShort(this, error)
+    // Also from within a hook that hears of this very failure.
+    if (this.finished || this.failing) return
+    if (this.tunnel === undefined) cutShort(this, error)
+    else this.tunnel.destroy(error)
   }
 
   // PumpEvents
@@ -160,8 +165,11 @@ export class LiveExchange implements Exchange, PumpEvents {
   onPumped(): void {
     this.pumped = true
     // RFC 9113 §8.1: the answer is complete, the rest of the upload is not needed. Without a word the client would wait for flow control.
-    if (this.facts?.hasBody === true && this.incoming?.complete !== true && isHttp2(this.req))
-      (this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
+    if (this.facts?.hasBody === true && this.incoming?.complete !== true && isHttp2(this.req)) {
+      ;(this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
+      // Node keeps a closed stream for as long as there is something in it that nobody reads.
+      this.incoming?.discard()
+    }
   }
 
   onPumpError(error: unknown): void {

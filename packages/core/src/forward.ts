@@ -82,6 +82,7 @@ export function cutShort(exchange: LiveExchange, error: ProxyError): void {
 
 /** Chooses an upstream and sends, or waits for one. `queuedMs` is how long this try has waited already. */
 function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
+  if (exchange.failing) return
   const route = exchange.route as CompiledRoute
   const { pool } = route
   let upstream: Upstream | undefined
@@ -134,6 +135,8 @@ export function send(exchange: LiveExchange, route: CompiledRoute, upstream: Ups
     attempt.cancel(stageError('onAttempt', cause))
     return
   }
+  // A hook has failed the exchange.
+  if (attempt.over) return
   if (exchange.owesContinue && exchange.body !== undefined) {
     // Policy has passed and somebody will read the body: now, and only now, is the client asked to send it.
     exchange.owesContinue = false

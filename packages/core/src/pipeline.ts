@@ -102,13 +102,15 @@ export function runStages(exchange: LiveExchange, stages: readonly Stage[], inde
       sink.onStageError(exchange, stageError(stage.name, cause))
       return
     }
-    if (result === undefined) continue
+    if (result === undefined) {
+      if (exchange.failing) return
+      continue
+    }
     if (isPromise<Reply | Hooks | undefined>(result)) {
       result.then(
         (value) => {
-          if (exchange.finished) {
-            // The client has left meanwhile. Whatever the stage took for this exchange it gives back in onFinish.
-            if (value !== undefined && value !== null && !('status' in value)) sink.onLateHooks(exchange, value)
+          if (exchange.finished || exchange.failing) {
+            stop(exchange, value, sink)
             return
           }
           if (value === undefined || value === null || !take(exchange, value, sink)) runStages(exchange, stages, i + 1, sink)
@@ -117,9 +119,20 @@ export function runStages(exchange: LiveExchange, stages: readonly Stage[], inde
       )
       return
     }
+    if (exchange.failing) {
+      stop(exchange, result as Reply | Hooks | null, sink)
+      return
+    }
     if (result !== null && take(exchange, result as Reply | Hooks, sink)) return
   }
   sink.onPassed(exchange)
+}
+
+/** The client has left meanwhile, or the exchange has failed. Whatever the stage took for it, it gives back in onFinish. */
+function stop(exchange: LiveExchange, value: Reply | Hooks | null | undefined, sink: StageSink): void {
+  if (value === undefined || value === null || 'status' in value) return
+  if (exchange.finished) sink.onLateHooks(exchange, value)
+  else keepHooks(exchange, value)
 }
 
 /** True when the value was a reply. */

@@ -251,11 +251,11 @@ export class ProxyCore implements StageSink {
   }
 
   onReply(exchange: LiveExchange, reply: Reply): void {
-    if (!exchange.finished) respondReply(exchange, reply)
+    if (!exchange.finished && !exchange.failing) respondReply(exchange, reply)
   }
 
   onPassed(exchange: LiveExchange): void {
-    if (!exchange.finished) startForwarding(exchange)
+    if (!exchange.finished && !exchange.failing) startForwarding(exchange)
   }
 
   onStageError(exchange: LiveExchange, error: ProxyError): void {
@@ -285,6 +285,10 @@ export class ProxyCore implements StageSink {
       return
     }
     const again = exchange.error?.code === 'ERR_STAGE' && error.code === 'ERR_STAGE'
+    exchange.failing = true
+    // Its place in the queue is somebody else's from now on, not only when its answer has been written.
+    if (exchange.waiter !== undefined) exchange.route?.pool.leave(exchange.waiter)
+    exchange.waiter = undefined
     exchange.error = error
     // RFC 9110 §15.5.9: whoever was too slow is not waited for any longer.
     if (error.status === 408 && !isHttp2(exchange.req)) exchange.res.shouldKeepAlive = false
