@@ -18,6 +18,7 @@ function rig<const C extends string = never>(
   return {
     clock,
     counters,
+    proxy,
     ask: async (remoteAddress = '192.0.2.1', url = '/') => (await proxy.inject({ url, remoteAddress })).status,
   }
 }
@@ -116,6 +117,45 @@ describe('a key', () => {
     await made.ask()
     expect(seen).toBe(2)
     expect(counters.get('user of 192.0.2.1')?.requests.total).toBe(2)
+  })
+
+  it('is known by what it was when it came, whatever stages in between do to it', async () => {
+    const seen: unknown[] = []
+    let counters: KeyCounters<'logins'> | undefined
+    const made = rig(
+      { key: { header: 'X-API-Key' }, counters: ['logins'] },
+      {
+        inner: [
+          (exchange) => {
+            exchange.headers.delete('X-API-Key')
+            counters?.add(exchange, 'logins')
+            seen.push(counters?.of(exchange)?.key)
+          },
+        ],
+      },
+    )
+    counters = made.counters
+    await made.proxy.inject({ headers: { Host: 'a', 'X-API-Key': 'k1' } })
+    expect(seen).toEqual(['hk1'])
+    expect(counters.get('hk1')?.counters.logins.total).toBe(1)
+  })
+
+  it('that cannot be found out fails its exchange, and asking for it afterwards asks nobody', async () => {
+    let asked = 0
+    let counters: KeyCounters<'logins'> | undefined
+    const watch: StageLike = (exchange) => ({ onFinish: () => counters?.add(exchange, 'logins') })
+    const stage = keyCounters({
+      counters: ['logins'],
+      key: async () => {
+        asked++
+        throw new Error('look-up failed')
+      },
+    })
+    counters = stage
+    const proxy = createProxy({ upstreams: ['http://a.test'], transport: fakeTransport(), use: [watch, stage] })
+    expect((await proxy.inject({})).status).toBe(500)
+    await proxy.close()
+    expect(asked).toBe(1)
   })
 
   it('that is exempt, or has none, is not counted', async () => {

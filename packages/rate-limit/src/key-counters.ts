@@ -80,7 +80,7 @@ export interface KeyCountersStats {
 }
 
 export interface KeyCounters<C extends string = never> extends Stage {
-  /** Of whoever sent this; in a stage behind this one, itself included. Undefined when it is not counted, or has been forgotten. */
+  /** Of whoever sent this, itself included, in stages behind this one. Undefined when it is not counted, or has been forgotten. */
   of(exchange: Exchange): KeyCounts<C> | undefined
   /** An address, in any spelling, where the key is `ip`. */
   get(key: string): KeyCounts<C> | undefined
@@ -178,7 +178,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
       if (why === 'evict' && clock.now() - entry.lastAt < idleMs) evictions++
     },
   })
-  /** Only where a key takes a promise to find out; otherwise it is found out again, which is cheaper. */
+  /** Whom each exchange was counted for. Not found out again: stages in between may have changed what the key is made of. */
   const seenBy = new WeakMap<Exchange, Entry>()
   const windowAt = (now: number): number => Math.floor(now / windowMs)
 
@@ -215,18 +215,18 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
   }
 
   class Visit implements Hooks {
-    readonly entry: Entry
+    readonly #entry: Entry
     #over = false
 
     constructor(entry: Entry) {
-      this.entry = entry
+      this.#entry = entry
       entry.inflight++
     }
 
     onFinish({ status, bytesOut: bytes }: Outcome): void {
       if (this.#over) return
       this.#over = true
-      const { entry } = this
+      const entry = this.#entry
       const now = clock.now()
       entry.inflight--
       entry.lastAt = now
@@ -237,7 +237,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
     }
   }
 
-  const enter = (unbounded: string | undefined): Visit | undefined => {
+  const enter = (exchange: Exchange, unbounded: string | undefined): Hooks | undefined => {
     if (unbounded === undefined) return undefined
     const key = boundedKey(unbounded)
     const now = clock.now()
@@ -248,16 +248,14 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
     } else entries.get(key)
     entry.lastAt = now
     entry.add(requests, 1)
+    seenBy.set(exchange, entry)
     return new Visit(entry)
   }
 
   /** Brought up to date. */
   const entryOf = (exchange: Exchange, now: number): Entry | undefined => {
-    const late = seenBy.get(exchange)
-    if (late !== undefined) return entries.peek(late.key) === late ? find(late.key, now) : undefined
-    if (exempt?.(exchange) === true) return undefined
-    const key = keyOf(exchange)
-    return key === undefined || isPromise(key) ? undefined : find(boundedKey(key), now)
+    const entry = seenBy.get(exchange)
+    return entry === undefined || entries.peek(entry.key) !== entry ? undefined : find(entry.key, now)
   }
 
   const kept = (key: string): string => boundedKey(byIp ? ipKey(key, ipv6Prefix) : key)
@@ -267,12 +265,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
     handle(exchange): MaybePromise<Hooks | undefined> {
       if (exempt?.(exchange) === true) return undefined
       const key = keyOf(exchange)
-      if (!isPromise(key)) return enter(key)
-      return key.then((late) => {
-        const visit = enter(late)
-        if (visit !== undefined) seenBy.set(exchange, visit.entry)
-        return visit
-      })
+      return isPromise(key) ? key.then((late) => enter(exchange, late)) : enter(exchange, key)
     },
     of(exchange) {
       const now = clock.now()

@@ -60,6 +60,22 @@ it('forgets whoever has used the least, and counts it only while its limit was r
   expect([left('d'), left('e'), store.stats().evictions]).toEqual([9, 9, 2])
 })
 
+it.each([
+  ['gcra, a small burst', { quota: 1000, burst: 20 }],
+  ['token-bucket', { algorithm: 'token-bucket', quota: 100, burst: 25 }],
+  ['fixed-window', { algorithm: 'fixed-window', quota: 20, burst: 20 }],
+  ['sliding-window', { algorithm: 'sliding-window', quota: 20, burst: 20 }],
+  ['leaky-bucket', { algorithm: 'leaky-bucket', quota: 60, burst: 60, maxDelayMs: 10_000 }],
+] as const)('a flood of new keys makes it forget nobody who is at the limit: %s', (_name, options) => {
+  const store = memoryStore({ maxEntries: 1000, clock: virtualClock(1000) })
+  const one: Limit = { ...limit, ...options }
+  const near = Array.from({ length: 50 }, (_, i) => `near-${i}`)
+  for (const key of near) while (store.take([{ limit: one, key, cost: 1 }])[0]?.allowed === true);
+  for (let i = 0; i < 20_000; i++) store.take([{ limit: one, key: `flood-${i}`, cost: 1 }])
+  expect(store.stats().entries).toBe(1000)
+  expect(near.filter((key) => store.take([{ limit: one, key, cost: 1 }])[0]?.allowed === true)).toEqual([])
+})
+
 it('a refused request, and one that costs nothing, take no room', () => {
   const store = memoryStore({ clock: virtualClock(1000) })
   store.take([{ limit, key: 'a', cost: 11 }])

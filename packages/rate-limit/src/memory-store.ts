@@ -36,6 +36,10 @@ export function memoryStore(options?: MemoryStoreOptions): MemoryStore {
   return new Memory(maxEntries, clock)
 }
 
+/** What a key has left when it has used nothing: `burst`, which windows have too; a line has as many places as fit into the longest wait. */
+const wholeOf = ({ algorithm, burst, maxDelayMs, quota, windowMs }: Limit): number =>
+  algorithm === 'leaky-bucket' ? (maxDelayMs * quota) / windowMs + 1 : burst
+
 /** The upper bound keeps the table below 1 GiB. */
 export function readMaxEntries(read: OptionReader, value: number | undefined): number {
   return read.number('maxEntries', value, 100_000, { min: 1, max: 2 ** 24, integer: true })
@@ -111,7 +115,7 @@ class Memory implements MemoryStore {
   #table(limit: Limit): MemoryTable {
     let table = this.#tables.get(limit.id)
     if (table === undefined) {
-      table = new MemoryTable(this.#maxEntries, this.#clock, Math.max(limit.quota, limit.burst))
+      table = new MemoryTable(this.#maxEntries, this.#clock, wholeOf(limit))
       this.#tables.set(limit.id, table)
     }
     return table

@@ -1,4 +1,4 @@
-/** The table against a `Map`, through growth, replacement and expiry; and whom it gives up. */
+/** The table against a `Map`, through replacement and expiry; and whom it gives up. */
 import { virtualClock } from '@weir/testing'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
@@ -64,7 +64,7 @@ it('remembers what a Map would, and when it is full gives up one key for each ne
   )
 })
 
-it('keeps every key while it grows', () => {
+it('keeps every key until it is full', () => {
   const clock = virtualClock(1000)
   const table = new MemoryTable(50_000, clock, whole)
   for (let i = 1; i <= 50_000; i++) table.write(table.read(`k${i}`, 1000, state), step(i, 50, 5000))
