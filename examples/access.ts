@@ -9,7 +9,6 @@ import {
   headerHygiene,
   hideIdentity,
   ipAccess,
-  minBodyRate,
   requestFilter,
   securityHeaders,
   sizeLimits,
@@ -33,7 +32,6 @@ await using proxy = createProxy({
     securityHeaders(),
     headerHygiene({ internal: ['X-Internal-*'] }),
     sizeLimits({ url: 200, body: '64KiB' }),
-    minBodyRate({ rate: '1KiB' }),
     requestFilter({
       rules: [
         { name: 'secrets', match: { path: ['/.git/*', '/.env'] }, action: 'deny', status: 404 },

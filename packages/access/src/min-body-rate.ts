@@ -83,7 +83,7 @@ class Upload implements RequestTap, Hooks {
   readonly account: PaceAccount
   /** The look before this one found it overdrawn. After a stall of this process, what came in time may not have been read yet: that look is not enough. */
   suspect: boolean = false
-  /** The exchange has ended: what may be left of the upload is thrown away by core, within a limit of its own. */
+  /** The exchange has ended, and what may be left of the upload is thrown away by core, within a limit of its own; or it has been told of. */
   #over = false
   readonly #patrol: Patrol
 
@@ -114,6 +114,11 @@ class Upload implements RequestTap, Hooks {
   }
 
   onFinish(): void {
+    this.leave()
+  }
+
+  /** Not looked at any more. */
+  leave(): void {
     this.#over = true
     this.#patrol.drop(this)
   }
@@ -145,10 +150,7 @@ class Patrol {
   drop(upload: Upload): void {
     this.#uploads.delete(upload)
     upload.suspect = false
-    if (this.#uploads.size === 0) this.close()
-  }
-
-  close(): void {
+    if (this.#uploads.size > 0) return
     this.clock.clearTimeout(this.#timer)
     this.#timer = undefined
   }
@@ -165,7 +167,7 @@ class Patrol {
   }
 
   #end(upload: Upload): void {
-    this.drop(upload)
+    upload.leave()
     const { exchange } = upload
     if (this.gate.refuse(exchange, tooSlow, 'rate') !== undefined) exchange.fail(new ProxyError('ERR_BODY_TOO_SLOW'))
   }
@@ -205,7 +207,6 @@ export function minBodyRate(options?: MinBodyRateOptions): AccessStage<MinBodyRa
       exchange.tapRequest(upload)
       return upload
     },
-    close: () => patrol.close(),
     stats: () => ({ ...gate.stats(), watched: patrol.watched }),
   }
 }

@@ -291,7 +291,11 @@ export class IncomingBody implements RequestBody {
     if (this.#taps === undefined || this.#reading === reading) return
     this.#reading = reading
     try {
-      for (const tap of this.#taps) tap.onFlow?.(reading)
+      for (const tap of this.#taps) {
+        tap.onFlow?.(reading)
+        // One of them has ended the exchange, and all have been told of that.
+        if (this.#reading !== reading) return
+      }
     } catch (cause) {
       this.#taps = undefined
       this.#fail(stageError('tapRequest', cause))

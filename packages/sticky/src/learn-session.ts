@@ -3,7 +3,7 @@
  * `Set-Cookie`, or a field such as `Mcp-Session-Id`) and looked up from requests; nothing is added to either. A request can make no entry, so a
  * client that invents ids fills no table.
  */
-import { type Exchange, OptionReader, type ProxyResponse } from '@weir/core'
+import { type Exchange, type Hooks, type MaybePromise, OptionReader, type ProxyResponse, type Reply } from '@weir/core'
 import { readCookieName } from './cookie-attributes.ts'
 import { cookieValues } from './cookie-pairs.ts'
 import { failed, whenThere } from './guarded-store.ts'
@@ -47,15 +47,19 @@ export function learnSession(options: LearnSessionOptions): StickyStage {
     order: stageOrder,
     handle(exchange) {
       if (settings.skips(exchange)) return undefined
-      const session = (parameter === undefined ? '' : urlParameter(exchange, parameter)) || reading.fromRequest(exchange)
-      if (session === undefined || session === '') return new LearningPin(settings, exchange, undefined, undefined, reading)
-      const entry = settings.keyOf(session)
-      return whenThere(settings.store.get(entry), (found) => {
-        if (found === failed) {
-          return refusalOf(settings, exchange) ?? new LearningPin(settings, exchange, undefined, undefined, reading)
-        }
-        return new LearningPin(settings, exchange, found, entry, reading).ask()
-      })
+      const own = reading.fromRequest(exchange)
+      const told = parameter === undefined ? undefined : urlParameter(exchange, parameter)
+      const byEntry = (entry: string, otherwise: string | undefined): MaybePromise<Reply | Hooks> =>
+        whenThere(settings.store.get(entry), (found) => {
+          if (found === failed) return refusalOf(settings, exchange) ?? new LearningPin(settings, exchange, undefined, undefined, reading)
+          // A link with an id that nobody knows must not cost a client its session.
+          if (found === undefined && otherwise !== undefined) return byEntry(otherwise, undefined)
+          return new LearningPin(settings, exchange, found, entry, reading).ask()
+        })
+      const [first, second] = [told, own]
+        .filter((session) => session !== undefined && session !== '')
+        .map(settings.keyOf as (session?: string) => string)
+      return first === undefined ? new LearningPin(settings, exchange, undefined, undefined, reading) : byEntry(first, second)
     },
     stats: () => settings.journal.stats(),
   }

@@ -11,6 +11,9 @@ describe('urlParameter', () => {
     ['/cart;sid=4711?x=1', '4711'],
     ['/a;v=1;sid=4711/b', '4711'],
     ['/a;sid=1/b;sid=2?sid=3', '1'],
+    ['/a;sid=1;v=2', '1'],
+    ['/a;xsid=1;sid=2', '2'],
+    ['/a;sid/b;sid=2', '2'],
     ['/?sid=4711', '4711'],
     ['/?x=1&sid=4711&sid=4712', '4711'],
     ['/?sid=a%2Fb%3D', 'a/b='],
@@ -68,6 +71,8 @@ describe('a stage', () => {
     expect(await spread(`/?sid=of-${upstream}`)).toBe(upstream)
     expect(await spread('/', { Cookie: `SID=of-${upstream}` })).toBe(upstream)
     expect(await spread('/?sid=of-nobody')).toBe('abcd')
+    // An invented one does not hide the session that the client has.
+    expect(await spread('/?sid=of-nobody', { Cookie: `SID=of-${upstream}` })).toBe(upstream)
   })
 
   it('keyAffinity keeps the requests of one parameter together', async () => {

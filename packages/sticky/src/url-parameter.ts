@@ -9,10 +9,12 @@ export function urlParameter({ url }: Pick<Exchange, 'url'>, name: string): stri
   if (!url.includes(name)) return undefined
   const query = url.indexOf('?')
   const path = query < 0 ? url : url.slice(0, query)
-  // A segment's name comes before its first semicolon, and is no parameter.
-  for (const segment of path.split('/')) {
-    const found = valueIn(segment.split(';').slice(1), name)
-    if (found !== undefined) return found
+  // What begins with a semicolon, in whichever segment; it ends at the next one, or with its segment.
+  for (let at = path.indexOf(';'); at >= 0; at = path.indexOf(';', at + 1)) {
+    if (!path.startsWith(name, at + 1) || path[at + 1 + name.length] !== '=') continue
+    const from = at + name.length + 2
+    const ends = [path.indexOf(';', from), path.indexOf('/', from), path.length].filter((end) => end >= 0)
+    return decoded(path.slice(from, Math.min(...ends)))
   }
   return query < 0 ? undefined : valueIn(url.slice(query + 1).split('&'), name)
 }
