@@ -108,7 +108,7 @@ describe('a body', () => {
 })
 
 describe('what is left alone', () => {
-  const untouched: readonly (readonly [what: string, ask: Ask, vary?: string])[] = [
+  const untouched: readonly (readonly [what: string, ask: Ask])[] = [
     ['an image', { response: { headers: { 'Content-Type': 'image/png' } } }],
     ['no type', { response: { headers: { 'Content-Type': '' } } }],
     ['a part', { response: { status: 206, headers: { 'Content-Range': 'bytes 0-9/100' } } }],

@@ -101,7 +101,6 @@ class Compressor {
       } satisfies CompressDecision)
   }
 
-  /** The exchange is over, or the stream is. */
   release(exchange: Exchange): void {
     const encoder = this.#active.get(exchange)
     if (encoder === undefined) return
@@ -142,10 +141,12 @@ class Compressor {
     const flush = new IdleFlush(encoder, flushKind[coding])
     this.#compressed[coding]++
     if (fast) this.#reduced++
+    // A head that node refused is followed by an error answer of the same exchange: one encoder at a time.
+    this.release(exchange)
     this.#active.set(exchange, encoder)
     encoder.once('close', () => {
       flush.stop()
-      this.release(exchange)
+      if (this.#active.get(exchange) === encoder) this.#active.delete(exchange)
     })
     headers.set('Content-Encoding', coding)
     recode(headers)
@@ -161,8 +162,6 @@ class Compressor {
         this.#bytesOut += chunk.length
       },
     })
-    // A head without a byte behind it waits in node for the first one. The encoder's own first bytes bring it to the client.
-    flush.touch()
   }
 }
 

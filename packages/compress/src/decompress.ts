@@ -117,8 +117,12 @@ export function decompress(options?: DecompressOptions): DecompressStage {
       },
     })
     decoded++
+    // A head that node refused is followed by an error answer of the same exchange.
+    release(exchange)
     active.set(exchange, decoders)
-    decoders.at(-1)?.once('close', () => release(exchange))
+    decoders.at(-1)?.once('close', () => {
+      if (active.get(exchange) === decoders) active.delete(exchange)
+    })
   }
 
   /** What the client takes is remembered from the request, before a stage further in changes it. */

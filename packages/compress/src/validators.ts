@@ -32,8 +32,8 @@ export function weaken(headers: HeaderList): void {
 export function holdsWeakened(ifNoneMatch: string | undefined, tag: string | undefined): boolean {
   if (ifNoneMatch === undefined || tag === undefined || !isStrong(tag)) return false
   // An opaque tag may hold commas, so the list cannot be split at them (RFC 9110 §8.8.3).
-  const weak = ifNoneMatch.match(/(?:W\/)?"[^"]*"/g)
-  return weak !== null && weak.includes(`W/${tag}`) && !weak.includes(tag)
+  const held: readonly string[] = ifNoneMatch.match(/(?:W\/)?"[^"]*"/g) ?? []
+  return held.includes(`W/${tag}`) && !held.includes(tag)
 }
 
 /**
