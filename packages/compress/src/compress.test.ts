@@ -387,3 +387,18 @@ describe('who wants to know', () => {
     expect(stats.bytesOut).toBeLessThan(text.length)
   })
 })
+
+describe('without a measure of its own', () => {
+  it('the stage sees for itself that the process is late, from its start to its end', async () => {
+    const stage = compress({ overload: { reduceAt: 50, skipAt: 100 } })
+    await using runner = stageRunner(stage, { response: { headers: { 'Content-Type': 'text/plain' }, body: text } })
+    const coding = async (): Promise<string> => codingOf((await runner.send({ headers: { 'Accept-Encoding': 'gzip' } })).response)
+    await coding()
+    const until = performance.now() + 500
+    while (performance.now() < until);
+    // The look that was due meanwhile.
+    await new Promise((resolve) => setTimeout(resolve, 1))
+    expect(await coding()).toBe('plain')
+    expect(stage.stats().skipped).toEqual({ overload: 1 })
+  })
+})
