@@ -108,13 +108,14 @@ describe('a body', () => {
 })
 
 describe('what is left alone', () => {
-  const untouched: readonly (readonly [what: string, ask: Ask])[] = [
+  const untouched: readonly (readonly [what: string, ask: Ask, vary?: string | undefined])[] = [
     ['an image', { response: { headers: { 'Content-Type': 'image/png' } } }],
     ['no type', { response: { headers: { 'Content-Type': '' } } }],
     ['a part', { response: { status: 206, headers: { 'Content-Range': 'bytes 0-9/100' } } }],
     ['a part that says 200', { response: { headers: { 'Content-Range': 'bytes 0-9/100' } } }],
     ['a difference', { response: { status: 226 } }],
     ['no-transform', { response: { headers: { 'Cache-Control': 'public, No-Transform, max-age=5' } } }],
+    ['no-transform by will of the client', { request: { 'Cache-Control': 'no-transform' } }, 'Accept-Encoding'],
     ['a status that is not asked for', { options: { statuses: [404] } }],
     ['a status by function', { options: { statuses: (status) => status !== 200 } }],
     ['a type that is not asked for', { options: { types: ['application/json', 'font/*', '+xml'] } }],
@@ -122,11 +123,12 @@ describe('what is left alone', () => {
     ['a length below the least', { options: { minSize: '5KiB' } }],
     ['a digest behind the body', { request: { TE: 'trailers' }, response: { headers: { Trailer: 'X-A, Repr-Digest' }, body: [text] } }],
   ]
-  it.each(untouched)('%s', async (_what, given) => {
-    const response = await ask(given)
-    expect(codingOf(response)).toBe('plain')
-    expect(response.headers.get('vary')).toBeUndefined()
-  })
+  for (const [what, given, vary] of untouched)
+    it(what, async () => {
+      const response = await ask(given)
+      expect(codingOf(response)).toBe('plain')
+      expect(response.headers.get('vary')).toBe(vary)
+    })
 
   it('is anything that is encoded already, tag and all', async () => {
     const headers = { 'Content-Encoding': 'br', ETag: '"a"', 'Content-Digest': 'sha-256=:x:' }

@@ -11,12 +11,12 @@ import type { Coding } from './codings.ts'
 import { type CompressOptions, type CompressSettings, readCompressOptions } from './compress-options.ts'
 import { essenceOf, isLive } from './content-types.ts'
 import { isCrossSiteWithCredentials } from './cross-site.ts'
-import { lengthOf, objection } from './eligibility.ts'
+import { forbidsTransform, lengthOf, objection } from './eligibility.ts'
 import { type Encoder, flushKind, makeEncoder } from './encoder.ts'
 import { EventLoopLag } from './event-loop-lag.ts'
 import { type CompressDecision, type CompressReason, decisions } from './events.ts'
-import { IdleFlush } from './idle-flush.ts'
 import { chooseCoding } from './negotiation.ts'
+import { TimelyFlush } from './timely-flush.ts'
 import { dropWeakRange, holdsWeakened, notModifiedFields, recode, weaken } from './validators.ts'
 import { varyByEncoding } from './vary.ts'
 
@@ -120,6 +120,8 @@ class Compressor {
       return 'bodiless'
     }
     if (coding === undefined) return 'not-accepted'
+    // RFC 9111 §5.2.1.6: the client may ask for it, too.
+    if (forbidsTransform(exchange.headers)) return 'no-transform'
     if (settings.skipCrossSite && isCrossSiteWithCredentials(exchange)) return 'cross-site'
     if (response.status === 200 && exchange.method === 'GET' && holdsWeakened(heldTags(exchange), headers.get('etag'))) {
       weaken(headers)
@@ -138,7 +140,7 @@ class Compressor {
     const { headers } = response
     const live = isLive(essenceOf(headers.get('content-type')))
     const encoder = makeEncoder(coding, this.#settings.encoders, { length: lengthOf(headers), live, fast })
-    const flush = new IdleFlush(encoder, flushKind[coding])
+    const flush = new TimelyFlush(encoder, flushKind[coding], this.#settings.flushAfter, this.#settings.clock)
     this.#compressed[coding]++
     if (fast) this.#reduced++
     // A head that node refused is followed by an error answer of the same exchange: one encoder at a time.

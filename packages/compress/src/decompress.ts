@@ -82,7 +82,7 @@ export function decompress(options?: DecompressOptions): DecompressStage {
     if (layers.length === 0) return 'not-encoded'
     if (layers.length > maxLayers || layers.some((layer) => !known.has(layer))) return 'unknown-coding'
     if (response.status === 206 || headers.has('content-range')) return 'range'
-    if (forbidsTransform(headers)) return 'no-transform'
+    if (forbidsTransform(headers) || forbidsTransform(exchange.headers)) return 'no-transform'
     if (announcesDigest(headers)) return 'digest-trailer'
     if (!always) {
       varyByEncoding(headers)
