@@ -98,11 +98,16 @@ describe('an encoded body', () => {
   })
 
   it('comes in another coding that the client does take, with compress in front', async () => {
-    const { response } = await runStage([compress(), decompress()], {
+    const { response } = await runStage([compress({ overload: false }), decompress()], {
       request: { headers: { 'Accept-Encoding': 'gzip' } },
       response: { headers: { 'Content-Type': 'text/plain', 'Content-Encoding': 'br', ETag: '"a"' }, body: brotliCompressSync(text) },
     })
     expect(fieldsOf(response, 'content-encoding', 'vary', 'etag')).toEqual(['gzip', 'Accept-Encoding', 'W/"a"'])
+  })
+
+  it.each(['gzip', 'br', 'zstd'] as const)('may be nothing at all, whatever the head says: %s', async (coding) => {
+    const response = await ask({ coding, body: Buffer.alloc(0) })
+    expect([response.status, response.body.length, response.headers.has('content-encoding')]).toEqual([200, 0, false])
   })
 
   it('is decoded to what it was, whatever bytes, chunks and coding', async () => {

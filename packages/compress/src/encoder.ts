@@ -6,7 +6,8 @@
  * A length that is known makes the window no larger than the body. It costs no byte and most of the memory, which is what a small body spends its
  * time on: a gzip of 2 KiB took 63 µs instead of 107.
  */
-import { constants, createBrotliCompress, createGzip, createZstdCompress } from 'node:zlib'
+// Not by name: to import one that this node does not have is an error before anything runs.
+import * as zlib from 'node:zlib'
 import type { Coding } from './codings.ts'
 
 export interface GzipOptions {
@@ -39,7 +40,7 @@ export interface EncoderSettings {
 }
 
 /** What the encoders of node:zlib have in common. */
-export type Encoder = ReturnType<typeof createGzip> | ReturnType<typeof createBrotliCompress> | ReturnType<typeof createZstdCompress>
+export type Encoder = zlib.Gzip | zlib.BrotliCompress | zlib.ZstdCompress
 
 export interface EncoderTask {
   /** Of the body, when it is known. */
@@ -49,6 +50,8 @@ export interface EncoderTask {
   /** The machine is busy: the fastest level. */
   readonly fast: boolean
 }
+
+const { constants } = zlib
 
 /** What makes an encoder hand out all that it has, and go on. Not node's default for gzip, a full flush, which forgets the window besides. */
 export const flushKind: Readonly<Record<Coding, number>> = {
@@ -71,7 +74,7 @@ export function makeEncoder(coding: Coding, settings: EncoderSettings, { length,
   switch (coding) {
     case 'gzip': {
       const { level, windowBits, memLevel } = settings.gzip
-      return createGzip({
+      return zlib.createGzip({
         level: fast ? 1 : level,
         windowBits: window(windowBits),
         memLevel: length !== undefined && length <= smallBody ? Math.min(memLevel, 5) : memLevel,
@@ -80,7 +83,7 @@ export function makeEncoder(coding: Coding, settings: EncoderSettings, { length,
     }
     case 'br': {
       const { quality, windowBits } = settings.br
-      return createBrotliCompress({
+      return zlib.createBrotliCompress({
         params: {
           [constants.BROTLI_PARAM_QUALITY]: fast ? Math.min(1, quality) : quality,
           [constants.BROTLI_PARAM_LGWIN]: window(windowBits),
@@ -92,7 +95,7 @@ export function makeEncoder(coding: Coding, settings: EncoderSettings, { length,
     }
     case 'zstd': {
       const { level, windowBits } = settings.zstd
-      return createZstdCompress({
+      return zlib.createZstdCompress({
         params: {
           [constants.ZSTD_c_compressionLevel]: fast ? 1 : level,
           [constants.ZSTD_c_windowLog]: window(windowBits),
