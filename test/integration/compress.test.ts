@@ -12,6 +12,7 @@ import { get as httpGet, type IncomingMessage, type ServerResponse } from 'node:
 import type { Socket } from 'node:net'
 import type { Readable, Transform } from 'node:stream'
 import {
+  brotliCompressSync,
   brotliDecompressSync,
   constants,
   createBrotliCompress,
@@ -21,6 +22,7 @@ import {
   createZstdCompress,
   createZstdDecompress,
   gunzipSync,
+  gzipSync,
   zstdDecompressSync,
 } from 'node:zlib'
 import { type CompressOptions, type CompressStage, compress, decompress } from '@weir/compress'
@@ -296,6 +298,30 @@ describe.each(transports)('over %s', (_name, transport) => {
       await reader.sees(`data: ${i}\n\n`)
     }
     encoder.destroy()
+  })
+
+  it('a client that leaves, or an upstream that does, takes every decoder with it', async () => {
+    const coded = brotliCompressSync(gzipSync(randomBytes(300_000)))
+    for (const leave of ['client', 'upstream']) {
+      await using hand = await byHand('text/plain', { 'Content-Encoding': 'gzip, br', 'Content-Length': String(coded.length) })
+      const stage = decompress()
+      await using proxy = await startProxy({ upstreams: [hand.upstream.url], use: [stage], retry: false, health: [] }, { transport })
+      const streams = zlibStreams()
+      await using connection = await rawConnect(proxy.port)
+      void connection.write(get())
+      const response = await hand.response
+      response.write(coded.subarray(0, coded.length - 1000))
+      await connection.sees('\r\n\r\n')
+      expect([streams.made(), streams.open(), stage.stats().active]).toEqual([2, 2, 1])
+      if (leave === 'client') connection.reset()
+      else {
+        response.socket?.resetAndDestroy()
+        expect(await connection.readResponse()).toMatchObject({ complete: false, ending: 'reset' })
+      }
+      await until('every decoder is closed', () => streams.open() === 0)
+      expect((await proxy.outcome()).reason).toBe(leave === 'client' ? 'ERR_CLIENT_ABORTED' : 'ERR_UPSTREAM_BODY')
+      expect(stage.stats().active).toBe(0)
+    }
   })
 })
 

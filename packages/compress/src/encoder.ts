@@ -1,7 +1,8 @@
 /**
- * The stream that does the work: node's own, set up for a proxy. A proxy compresses while somebody waits, so the levels are those where the curve
- * bends: half the bytes of the highest ones for a tenth of their time. Windows are bounded, since each open response keeps one: measured with the
- * defaults, gzip takes 0.25 MiB, Brotli 0.7, Zstandard 0.85.
+ * The stream that does the work: node's own, set up for a proxy. A proxy compresses while somebody waits, so the levels are those beyond which time
+ * grows much faster than bytes shrink: for 85 KB of JSON, Brotli 11 saves a fifth of what Brotli 4 makes and takes 194 ms instead of 1.3, Zstandard 19
+ * saves a fifth of 3 for 43 ms instead of 0.4, gzip 9 a thirtieth of 6 for 4.1 ms instead of 1.7. Windows are bounded, since each open response keeps
+ * one: measured with the defaults, gzip takes 0.25 MiB, Brotli 0.7, Zstandard 0.85.
  *
  * A length that is known makes the window no larger than the body. It costs no byte and most of the memory, which is what a small body spends its
  * time on: a gzip of 2 KiB took 63 µs instead of 107.
@@ -11,7 +12,7 @@ import * as zlib from 'node:zlib'
 import type { Coding } from './codings.ts'
 
 export interface GzipOptions {
-  /** 1 (fast) to 9. Default 6. Not more: 9 takes twice the time for a hundredth. */
+  /** 1 (fast) to 9. Default 6. Not 9: twice the time for a thirtieth less. */
   readonly level?: number
   /** Binary logarithm of the window, 10 to 15. Default 15. */
   readonly windowBits?: number
@@ -20,7 +21,7 @@ export interface GzipOptions {
 }
 
 export interface BrotliOptions {
-  /** 0 (fast) to 11. Default 4. Not 10 and 11, which are for files that are packed once: they take a hundred times as long. */
+  /** 0 (fast) to 11. Default 4. Not 10 and 11, which are for files that are packed once: they take fifty times as long and more. */
   readonly quality?: number
   /** Binary logarithm of the window, 10 to 24. Default 19 (512 KiB). Each open response keeps some of it. */
   readonly windowBits?: number
