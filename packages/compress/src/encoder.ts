@@ -4,8 +4,9 @@
  * saves a fifth of 3 for 43 ms instead of 0.4, gzip 9 a thirtieth of 6 for 4.1 ms instead of 1.7. Windows are bounded, since each open response keeps
  * one: measured with the defaults, gzip takes 0.25 MiB, Brotli 0.7, Zstandard 0.85.
  *
- * A length that is known makes the window no larger than the body. It costs no byte and most of the memory, which is what a small body spends its
- * time on: a gzip of 2 KiB took 63 µs instead of 107.
+ * A length that is known makes the window no larger than the body, and for a small one the tables and the output buffer, too. It costs less than a
+ * hundredth of the bytes and saves the memory, which is what a small body spends its time on: 1.7 KB of JSON took 73 µs in gzip instead of 93, and 70 in
+ * Zstandard instead of 200. The synchronous functions of zlib would take 54 and 38, and could not hand out the half of a body that comes slowly.
  */
 // Not by name: to import one that this node does not have is an error before anything runs.
 import * as zlib from 'node:zlib'
@@ -66,8 +67,10 @@ const liveWindow = 15
 /** Zstandard's tables, which do not follow the window: 0.12 MiB for an event stream instead of 0.85, and not a byte more sent (200 streams, 5 events each). */
 const liveTable = 13
 const smallBody = 8192
+const smallChunk = 2048
 
 export function makeEncoder(coding: Coding, settings: EncoderSettings, { length, live, fast }: EncoderTask): Encoder {
+  const small = length !== undefined && length <= smallBody && !live
   const window = (most: number): number => {
     if (live) return Math.min(most, liveWindow)
     return length === undefined ? most : Math.min(most, Math.max(10, Math.ceil(Math.log2(Math.max(1, length)))))
@@ -78,7 +81,8 @@ export function makeEncoder(coding: Coding, settings: EncoderSettings, { length,
       return zlib.createGzip({
         level: fast ? 1 : level,
         windowBits: window(windowBits),
-        memLevel: length !== undefined && length <= smallBody ? Math.min(memLevel, 5) : memLevel,
+        memLevel: small ? Math.min(memLevel, 5) : memLevel,
+        ...(small ? { chunkSize: smallChunk } : {}),
         ...(live ? { flush: constants.Z_SYNC_FLUSH } : {}),
       })
     }
@@ -91,17 +95,21 @@ export function makeEncoder(coding: Coding, settings: EncoderSettings, { length,
           // A hint only: a body that turns out to be longer is as right. It is 32 bits wide.
           ...(length === undefined ? {} : { [constants.BROTLI_PARAM_SIZE_HINT]: Math.min(length, 2 ** 30) }),
         },
+        ...(small ? { chunkSize: smallChunk } : {}),
         ...(live ? { flush: constants.BROTLI_OPERATION_FLUSH } : {}),
       })
     }
     case 'zstd': {
-      const { level, windowBits } = settings.zstd
+      const { level } = settings.zstd
+      const windowBits = window(settings.zstd.windowBits)
+      const table = small ? windowBits : live ? liveTable : undefined
       return zlib.createZstdCompress({
         params: {
           [constants.ZSTD_c_compressionLevel]: fast ? 1 : level,
-          [constants.ZSTD_c_windowLog]: window(windowBits),
-          ...(live ? { [constants.ZSTD_c_hashLog]: liveTable, [constants.ZSTD_c_chainLog]: liveTable } : {}),
+          [constants.ZSTD_c_windowLog]: windowBits,
+          ...(table === undefined ? {} : { [constants.ZSTD_c_hashLog]: table, [constants.ZSTD_c_chainLog]: table }),
         },
+        ...(small ? { chunkSize: smallChunk } : {}),
         ...(live ? { flush: constants.ZSTD_e_flush } : {}),
       })
     }
