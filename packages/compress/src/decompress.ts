@@ -6,9 +6,9 @@
  * at risk, but time and bandwidth are. What unpacks to too much is broken off.
  */
 import { type Exchange, type HeaderList, type Hooks, OptionReader, type ProxyResponse, type Size, type Stage } from '@weir/core'
-import { allCodings, type Coding, canonicalName, isAvailable } from './codings.ts'
+import { allCodings, type Coding, canonicalName } from './codings.ts'
 import { readCodings } from './compress-options.ts'
-import { makeDecoder } from './decoder.ts'
+import { isDecodable, makeDecoder } from './decoder.ts'
 import { forbidsTransform } from './eligibility.ts'
 import { type CompressDecision, type DecompressReason, decisions } from './events.ts'
 import { readPreferences, weightFor } from './negotiation.ts'
@@ -16,7 +16,7 @@ import { announcesDigest, dropWeakRange, holdsWeakened, recode, weaken } from '.
 import { varyByEncoding } from './vary.ts'
 
 export interface DecompressOptions {
-  /** What is decoded. Default all: zstd, br, gzip. */
+  /** What is decoded. Default all: zstd, br, gzip. Zstandard is left out where node does not notice that a body is cut short. */
   readonly codings?: readonly Coding[]
   /** For every client, also those that take the coding: when a stage outside this one reads bodies. Default false. */
   readonly always?: boolean
@@ -53,7 +53,7 @@ const maxLayers = 3
 export function decompress(options?: DecompressOptions): DecompressStage {
   const read = new OptionReader('decompress')
   const given = read.object<DecompressOptions>(options, ['codings', 'always', 'maxSize', 'maxRatio', 'name'])
-  const known: ReadonlySet<string> = new Set(readCodings(read, given.codings ?? allCodings).filter(isAvailable))
+  const known: ReadonlySet<string> = new Set(readCodings(read, given.codings ?? allCodings).filter(isDecodable))
   const always = read.boolean('always', given.always, false)
   const maxSize = read.size('maxSize', given.maxSize, 1024 ** 3, { min: 1 })
   const maxRatio = read.number('maxRatio', given.maxRatio, 200, { min: 1 })
