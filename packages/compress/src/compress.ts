@@ -1,0 +1,173 @@
+/**
+ * Compresses responses. The decision has two halves, taken where each can be: what the client takes, when the request comes in, before a stage
+ * further in changes `Accept-Encoding` for its own ends; what the response allows, when its head is there. Whatever is compressed is one stream
+ * of node:zlib that core pipes the body through, so back-pressure is core's and this file has none.
+ *
+ * A stream holds memory outside the heap until it is destroyed. It is destroyed when it has ended, when core breaks the exchange off, and for
+ * whatever may have happened in between, when the exchange finishes.
+ */
+import type { Exchange, Hooks, ProxyResponse, Stage } from '@weir/core'
+import type { Coding } from './codings.ts'
+import { type CompressOptions, type CompressSettings, readCompressOptions } from './compress-options.ts'
+import { essenceOf, isLive } from './content-types.ts'
+import { isCrossSiteWithCredentials } from './cross-site.ts'
+import { forbidsTransform, lengthOf, objection } from './eligibility.ts'
+import { type Encoder, flushKind, makeEncoder } from './encoder.ts'
+import { EventLoopLag } from './event-loop-lag.ts'
+import { type CompressDecision, type CompressReason, decisions } from './events.ts'
+import { chooseCoding } from './negotiation.ts'
+import { TimelyFlush } from './timely-flush.ts'
+import { dropWeakRange, holdsWeakened, notModifiedFields, recode, weaken } from './validators.ts'
+import { varyByEncoding } from './vary.ts'
+
+export interface CompressStats {
+  /** Responses that are being compressed now. */
+  readonly active: number
+  /** Responses compressed so far, by coding; those that broke off included. */
+  readonly compressed: Readonly<Record<Coding, number>>
+  /** Those of them at the fastest level, because of `overload`. */
+  readonly reduced: number
+  /** Responses that were not compressed, by reason. */
+  readonly skipped: Readonly<Partial<Record<CompressReason, number>>>
+  /** Bytes given to the encoders, and what they made of them. */
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+export interface CompressStage extends Stage {
+  /** Since the stage was made. */
+  stats(): CompressStats
+}
+
+/** @throws OptionsError */
+export function compress(options?: CompressOptions): CompressStage {
+  const settings = readCompressOptions(options)
+  const compressor = new Compressor(settings)
+  const byCoding = new Map<Coding | undefined, Hooks>()
+  for (const coding of [undefined, ...settings.codings]) byCoding.set(coding, hooksFor(compressor, coding))
+  return {
+    name: settings.name,
+    handle(exchange) {
+      if (exchange.kind === 'upgrade') return undefined
+      dropWeakRange(exchange.headers)
+      return byCoding.get(chooseCoding(exchange.headers.get('accept-encoding'), settings.codings))
+    },
+    start: () => compressor.lag.start(),
+    close: () => compressor.lag.stop(),
+    stats: () => compressor.stats(),
+  }
+}
+
+/** One per coding for the life of the stage: nothing is made for a request. */
+function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
+  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding)
+  return coding === undefined ? { onResponse } : { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
+}
+
+class Compressor {
+  readonly lag: EventLoopLag = new EventLoopLag()
+  readonly #settings: CompressSettings
+  readonly #active = new Map<Exchange, Encoder>()
+  readonly #compressed: Record<Coding, number> = { gzip: 0, br: 0, zstd: 0 }
+  readonly #skipped: Partial<Record<CompressReason, number>> = {}
+  #reduced = 0
+  #bytesIn = 0
+  #bytesOut = 0
+
+  constructor(settings: CompressSettings) {
+    this.#settings = settings
+  }
+
+  stats(): CompressStats {
+    return {
+      active: this.#active.size,
+      compressed: { ...this.#compressed },
+      reduced: this.#reduced,
+      skipped: { ...this.#skipped },
+      bytesIn: this.#bytesIn,
+      bytesOut: this.#bytesOut,
+    }
+  }
+
+  decide(response: ProxyResponse, exchange: Exchange, coding: Coding | undefined): void {
+    const reason = this.#judge(response, exchange, coding)
+    if (reason !== 'compressed') this.#skipped[reason] = (this.#skipped[reason] ?? 0) + 1
+    if (decisions.hasSubscribers)
+      decisions.publish({
+        exchange,
+        stage: this.#settings.name,
+        coding: reason === 'compressed' ? coding : undefined,
+        reason,
+      } satisfies CompressDecision)
+  }
+
+  release(exchange: Exchange): void {
+    const encoder = this.#active.get(exchange)
+    if (encoder === undefined) return
+    this.#active.delete(exchange)
+    encoder.destroy()
+  }
+
+  #judge(response: ProxyResponse, exchange: Exchange, coding: Coding | undefined): CompressReason {
+    const settings = this.#settings
+    const no = objection(response, settings)
+    if (no !== undefined) return no
+    const { headers } = response
+    varyByEncoding(headers)
+    if (!response.hasBody) {
+      // The tag of a 304 has to be the one that the client holds, or a cache does not know what was confirmed (RFC 9111 §4.3.4).
+      if (response.status === 304 && holdsWeakened(heldTags(exchange), headers.get('etag'))) weaken(headers)
+      return 'bodiless'
+    }
+    if (coding === undefined) return 'not-accepted'
+    // RFC 9111 §5.2.1.6: the client may ask for it, too.
+    if (forbidsTransform(exchange.headers)) return 'no-transform'
+    if (settings.skipCrossSite && isCrossSiteWithCredentials(exchange)) return 'cross-site'
+    if (response.status === 200 && exchange.method === 'GET' && holdsWeakened(heldTags(exchange), headers.get('etag'))) {
+      weaken(headers)
+      response.replace({ status: 304, headers: notModifiedFields(headers) })
+      return 'not-modified'
+    }
+    if (this.#active.size >= settings.maxActive) return 'busy'
+    const lag = settings.overload === undefined ? 0 : (settings.overload.lag?.() ?? this.lag.ms)
+    if (settings.overload !== undefined && lag >= settings.overload.skipAt) return 'overload'
+    const fast = settings.overload !== undefined && lag >= settings.overload.reduceAt
+    this.#encode(response, exchange, coding, fast)
+    return 'compressed'
+  }
+
+  #encode(response: ProxyResponse, exchange: Exchange, coding: Coding, fast: boolean): void {
+    const { headers } = response
+    const live = isLive(essenceOf(headers.get('content-type')))
+    const encoder = makeEncoder(coding, this.#settings.encoders, { length: lengthOf(headers), live, fast })
+    const flush = new TimelyFlush(encoder, flushKind[coding], this.#settings.flushAfter, this.#settings.clock)
+    this.#compressed[coding]++
+    if (fast) this.#reduced++
+    // A head that node refused is followed by an error answer of the same exchange: one encoder at a time.
+    this.release(exchange)
+    this.#active.set(exchange, encoder)
+    encoder.once('close', () => {
+      flush.stop()
+      if (this.#active.get(exchange) === encoder) this.#active.delete(exchange)
+    })
+    headers.set('Content-Encoding', coding)
+    recode(headers)
+    response.tap({
+      onChunk: (chunk) => {
+        this.#bytesIn += chunk.length
+        if (!live) flush.touch()
+      },
+    })
+    response.transform(encoder)
+    response.tap({
+      onChunk: (chunk) => {
+        this.#bytesOut += chunk.length
+      },
+    })
+  }
+}
+
+/** What the client said, not what a stage further in (a cache, say) left of it. */
+function heldTags(exchange: Exchange): string | undefined {
+  return exchange.req.headers['if-none-match']
+}

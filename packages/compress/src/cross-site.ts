@@ -1,0 +1,11 @@
+/**
+ * BREACH (2013): whoever can make a browser send requests with its cookies, sees the lengths of the answers, and has a part of what it sends
+ * reflected beside a secret, reads the secret letter by letter, since a right guess compresses better. The browser says by itself when another
+ * site has made it ask (`Sec-Fetch-Site`, which pages cannot set), and the one ingredient that a proxy can take away is the compression.
+ */
+import type { Exchange } from '@weir/core'
+
+/** Asked for by another site, with what lets the answer hold a secret. A browser that does not say, or no browser, is not met. */
+export function isCrossSiteWithCredentials({ headers }: Exchange): boolean {
+  return headers.get('sec-fetch-site')?.trim().toLowerCase() === 'cross-site' && (headers.has('cookie') || headers.has('authorization'))
+}

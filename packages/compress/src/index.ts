@@ -1,0 +1,8 @@
+export type { Coding } from './codings.ts'
+export type { CompressStage, CompressStats } from './compress.ts'
+export { compress } from './compress.ts'
+export type { CompressOptions, OverloadOptions } from './compress-options.ts'
+export type { DecompressOptions, DecompressStage, DecompressStats } from './decompress.ts'
+export { decompress } from './decompress.ts'
+export type { BrotliOptions, GzipOptions, ZstdOptions } from './encoder.ts'
+export type { CompressDecision, CompressReason, DecompressReason } from './events.ts'

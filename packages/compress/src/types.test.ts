@@ -1,0 +1,134 @@
+/** The same mistakes, seen by the compiler and, for those who have none, by the factory. Each row is wrong for both. */
+import type { OptionsError, Stage } from '@weir/core'
+import { describe, expect, expectTypeOf, it } from 'vitest'
+import { type CompressStage, compress, type DecompressStage, decompress } from './index.ts'
+
+function paths(run: () => unknown): string[] {
+  try {
+    run()
+  } catch (error) {
+    return (error as OptionsError).problems.map(({ path }) => path)
+  }
+  return []
+}
+type Row = readonly [what: string, run: () => unknown, paths: readonly string[]]
+const table = (rows: readonly Row[]): void => {
+  for (const [what, run, expected] of rows) it(what, () => expect(paths(run).toSorted()).toEqual(expected.toSorted()))
+}
+
+describe('what the compiler sees', () => {
+  table([
+    // @ts-expect-error misspelt
+    ['a misspelt option', () => compress({ minLength: 5 }), ['minLength']],
+    // @ts-expect-error no such coding
+    ['deflate', () => compress({ codings: ['deflate'] }), ['codings[0]']],
+    // @ts-expect-error a list
+    ['one coding', () => compress({ codings: 'gzip' }), ['codings']],
+    // @ts-expect-error KB is ambiguous
+    ['a decimal size', () => compress({ minSize: '1KB' }), ['minSize']],
+    // @ts-expect-error a list
+    ['one type', () => compress({ types: 'text/html' }), ['types']],
+    // @ts-expect-error numbers
+    ['a class of statuses', () => compress({ statuses: ['2xx'] }), ['statuses[0]']],
+    // @ts-expect-error Brotli calls it quality
+    ['a level of Brotli', () => compress({ brotli: { level: 5 } }), ['brotli.level']],
+    // @ts-expect-error a flag
+    ['cross-site by text', () => compress({ skipCrossSite: 'yes' }), ['skipCrossSite']],
+    // @ts-expect-error true says nothing
+    ['overload: true', () => compress({ overload: true }), ['overload']],
+    // @ts-expect-error a function
+    ['a lag that is a number', () => compress({ overload: { lag: 5 } }), ['overload.lag']],
+    // @ts-expect-error misspelt
+    ['decompress with a misspelt option', () => decompress({ force: true }), ['force']],
+    // @ts-expect-error a flag
+    ['always by text', () => decompress({ always: 'yes' }), ['always']],
+  ])
+
+  it('stages are stages', () => {
+    expectTypeOf(compress).returns.toEqualTypeOf<CompressStage>()
+    expectTypeOf(decompress).returns.toEqualTypeOf<DecompressStage>()
+    expectTypeOf<CompressStage>().toExtend<Stage>()
+    expectTypeOf<DecompressStage>().toExtend<Stage>()
+    expect([compress().name, decompress().name, compress({ name: 'zip' }).name]).toEqual(['compress', 'decompress', 'zip'])
+  })
+})
+
+describe('what only the factory sees, all of it at once', () => {
+  const nonsense = { a: 1 } as never
+  table([
+    [
+      'compress',
+      () =>
+        compress({
+          codings: ['gzip', 'br', 'gzip'],
+          gzip: { level: 0, windowBits: 16, memLevel: 10 },
+          brotli: { quality: 12, windowBits: 9 },
+          zstd: { level: 20, windowBits: 24 },
+          minSize: -1,
+          types: ['text/*', 'text/html; charset=utf-8', '', '+', 'html'],
+          statuses: [200, 99, 200.5],
+          flushAfter: '2m',
+          skipCrossSite: nonsense,
+          clock: nonsense,
+          maxActive: 0,
+          overload: { reduceAt: '1s', skipAt: '50ms', lag: nonsense },
+          name: '',
+        }),
+      [
+        'codings[2]',
+        'gzip.level',
+        'gzip.windowBits',
+        'gzip.memLevel',
+        'brotli.quality',
+        'brotli.windowBits',
+        'zstd.level',
+        'zstd.windowBits',
+        'minSize',
+        'types[1]',
+        'types[2]',
+        'types[3]',
+        'types[4]',
+        'statuses[1]',
+        'statuses[2]',
+        'flushAfter',
+        'skipCrossSite',
+        'clock',
+        'maxActive',
+        'overload.skipAt',
+        'overload.lag',
+        'name',
+      ],
+    ],
+    ['compress in nothing', () => compress({ codings: [] }), ['codings']],
+    ['compress by nonsense', () => compress({ gzip: 6 as never, types: nonsense, statuses: nonsense }), ['gzip', 'types', 'statuses']],
+    [
+      'levels that are no whole numbers',
+      () => compress({ gzip: { level: 5.5 }, zstd: { level: Number.NaN } }),
+      ['gzip.level', 'zstd.level'],
+    ],
+    [
+      'decompress',
+      () => decompress({ codings: ['gzip', 'deflate' as never], always: nonsense, maxSize: 0, maxRatio: 0.5, name: '' }),
+      ['codings[1]', 'always', 'maxSize', 'maxRatio', 'name'],
+    ],
+  ])
+
+  it('the ends of every range are right', () => {
+    const low = {
+      gzip: { level: 1, windowBits: 10, memLevel: 1 },
+      brotli: { quality: 0, windowBits: 10 },
+      zstd: { level: 1, windowBits: 10 },
+    }
+    const high = {
+      gzip: { level: 9, windowBits: 15, memLevel: 9 },
+      brotli: { quality: 11, windowBits: 24 },
+      zstd: { level: 19, windowBits: 23 },
+    }
+    expect(paths(() => [compress(low), compress(high), compress({ minSize: 0, maxActive: 1, overload: false })])).toEqual([])
+    expect(paths(() => compress({ overload: { reduceAt: 300 } }))).toEqual([])
+  })
+
+  it('decompress inside of compress, not around it', () => {
+    expect(decompress().order).toEqual({ after: ['compress'] })
+  })
+})
