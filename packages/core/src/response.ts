@@ -28,8 +28,10 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
       attempt.cancel(new ProxyError('ERR_UPSTREAM_STATUS'))
       return
     }
-    exchange.pump = new ResponsePump(exchange.res, exchange, attempt.call, statusHasBody(exchange.method, status) ? length : -1)
+    const hasBody = statusHasBody(exchange.method, status)
+    exchange.pump = new ResponsePump(exchange.res, exchange, attempt.call, hasBody ? length : -1)
     attempt.relay(exchange.pump)
+    if (hasBody && length < 0) showHeadSoon(exchange)
     return
   }
   const head = new ResponseHead(exchange.method, status, reason, raw, attempt.upstream)
@@ -52,12 +54,23 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
     else {
       attempt.relay(pump)
       if (attempt.held) letGo(attempt.call)
+      if (head.hasBody && lengthOf(head.headers.raw) < 0) showHeadSoon(exchange)
     }
   }
   if (!runHooks(exchange, head, done)) {
     attempt.held = true
     hold(attempt.call)
   }
+}
+
+/**
+ * Node keeps a head until something follows it. What has no length may be a stream that is silent for long (an `EventSource` is open when it has the head),
+ * so its head goes out alone unless a first byte, or the end, came in the same tick.
+ */
+function showHeadSoon(exchange: LiveExchange): void {
+  process.nextTick(() => {
+    if (!exchange.finished && !exchange.pumped && exchange.pump?.bytes === 0) exchange.res.flushHeaders()
+  })
 }
 
 /** 101: hooks may edit the fields (a session cookie) or refuse by `replace`. `done` gets the fields, or undefined when something else was answered. */
