@@ -29,6 +29,13 @@ export function writeHead(exchange: LiveExchange, status: number, reason: string
   return true
 }
 
+/** Sends the head that was written, before anything follows it. */
+export function showHead({ req, res }: LiveExchange): void {
+  if (isHttp2(req)) res.flushHeaders()
+  // `flushHeaders` would write it as UTF-8, which changes octets.
+  else res.write('', 'latin1')
+}
+
 /** Fields that node:http2 writes once only. */
 const singleValued: ReadonlySet<string> = new Set(
   (

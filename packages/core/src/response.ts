@@ -6,7 +6,7 @@
 import { Readable } from 'node:stream'
 import type { Attempt } from './attempt.ts'
 import { ChainedPump, hold, letGo, ResponsePump } from './body.ts'
-import { writeHead } from './client-head.ts'
+import { showHead, writeHead } from './client-head.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { checkField, isField } from './headers.ts'
@@ -69,7 +69,7 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
  */
 function showHeadSoon(exchange: LiveExchange): void {
   process.nextTick(() => {
-    if (!exchange.finished && !exchange.pumped && exchange.pump?.bytes === 0) exchange.res.flushHeaders()
+    if (!exchange.finished && !exchange.pumped && exchange.pump?.bytes === 0) showHead(exchange)
   })
 }
 
