@@ -21,6 +21,7 @@ import { LRUCache } from 'lru-cache'
 import { type ExemptOption, readExempt } from './exempt.ts'
 import { ipKey } from './ip-key.ts'
 import { boundedKey, type KeyOption, readKey } from './key.ts'
+import { KeyTally } from './key-tally.ts'
 import { isPromise } from './maybe-promise.ts'
 import { readMaxEntries } from './memory-store.ts'
 
@@ -98,52 +99,6 @@ export interface KeyCounters<C extends string = never> extends Stage {
 const builtIn = ['requests', 'clientErrors', 'serverErrors', 'bytesOut'] as const
 const [requests, clientErrors, serverErrors, bytesOut] = [0, 1, 2, 3] as const
 
-class Entry {
-  readonly key: string
-  readonly firstAt: number
-  lastAt: number
-  inflight = 0
-  /** The number of the window that `current` belongs to. */
-  window: number
-  /** Three for each kind: in all, in the last window, in this one. */
-  readonly counts: number[]
-
-  constructor(key: string, kinds: number, now: number, window: number) {
-    this.key = key
-    this.firstAt = now
-    this.lastAt = now
-    this.window = window
-    this.counts = new Array<number>(3 * kinds).fill(0)
-  }
-
-  /** Brings the windows up to `window`. */
-  roll(window: number): void {
-    const passed = window - this.window
-    if (passed <= 0) return
-    const { counts } = this
-    for (let i = 0; i < counts.length; i += 3) {
-      counts[i + 1] = passed === 1 ? (counts[i + 2] as number) : 0
-      counts[i + 2] = 0
-    }
-    this.window = window
-  }
-
-  add(kind: number, amount: number): void {
-    const { counts } = this
-    counts[3 * kind] = (counts[3 * kind] as number) + amount
-    counts[3 * kind + 2] = (counts[3 * kind + 2] as number) + amount
-  }
-
-  total(kind: number): number {
-    return this.counts[3 * kind] as number
-  }
-
-  /** @param fading the share of the last window that the sliding one still covers */
-  rate(kind: number, fading: number): number {
-    return (this.counts[3 * kind + 1] as number) * fading + (this.counts[3 * kind + 2] as number)
-  }
-}
-
 /** @throws OptionsError */
 export function keyCounters<const C extends string = never>(options?: KeyCountersOptions<C>): KeyCounters<C> {
   const read = new OptionReader('keyCounters')
@@ -172,18 +127,18 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
 
   const kinds: readonly string[] = [...builtIn, ...own]
   let evictions = 0
-  const entries = new LRUCache<string, Entry>({
+  const entries = new LRUCache<string, KeyTally>({
     max: maxEntries,
     dispose: (entry, _key, why) => {
       if (why === 'evict' && clock.now() - entry.lastAt < idleMs) evictions++
     },
   })
   /** Whom each exchange was counted for. Not found out again: stages in between may have changed what the key is made of. */
-  const seenBy = new WeakMap<Exchange, Entry>()
+  const seenBy = new WeakMap<Exchange, KeyTally>()
   const windowAt = (now: number): number => Math.floor(now / windowMs)
 
   /** Brought up to date; undefined when it was forgotten. */
-  const find = (key: string, now: number): Entry | undefined => {
+  const find = (key: string, now: number): KeyTally | undefined => {
     const entry = entries.peek(key)
     if (entry === undefined) return undefined
     if (entry.inflight === 0 && now - entry.lastAt >= idleMs) {
@@ -194,7 +149,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
     return entry
   }
 
-  const tell = (entry: Entry, now: number): KeyCounts<C> => {
+  const tell = (entry: KeyTally, now: number): KeyCounts<C> => {
     entry.roll(windowAt(now))
     const fading = 1 - (now / windowMs - entry.window)
     const count = (kind: number): Count => ({
@@ -215,10 +170,10 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
   }
 
   class Visit implements Hooks {
-    readonly #entry: Entry
+    readonly #entry: KeyTally
     #over = false
 
-    constructor(entry: Entry) {
+    constructor(entry: KeyTally) {
       this.#entry = entry
       entry.inflight++
     }
@@ -243,7 +198,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
     const now = clock.now()
     let entry = find(key, now)
     if (entry === undefined) {
-      entry = new Entry(key, kinds.length, now, windowAt(now))
+      entry = new KeyTally(key, kinds.length, now, windowAt(now))
       entries.set(key, entry)
     } else entries.get(key)
     entry.lastAt = now
@@ -253,7 +208,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
   }
 
   /** Brought up to date. */
-  const entryOf = (exchange: Exchange, now: number): Entry | undefined => {
+  const entryOf = (exchange: Exchange, now: number): KeyTally | undefined => {
     const entry = seenBy.get(exchange)
     return entry === undefined || entries.peek(entry.key) !== entry ? undefined : find(entry.key, now)
   }
@@ -288,7 +243,7 @@ export function keyCounters<const C extends string = never>(options?: KeyCounter
       const kind = kinds.indexOf(by)
       if (kind < 0 && by !== 'inflight')
         throw new RangeError(`keyCounters: no order ${JSON.stringify(by)}; known: inflight, ${kinds.join(', ')}`)
-      const rated: { entry: Entry; rate: number }[] = []
+      const rated: { entry: KeyTally; rate: number }[] = []
       for (const key of [...entries.keys()]) {
         const entry = find(key, now)
         if (entry === undefined) continue
