@@ -6,7 +6,7 @@ export class KeyTally {
   readonly firstAt: number
   lastAt: number
   inflight = 0
-  /** The number of the window that `current` belongs to. */
+  /** The number of the window that runs. */
   window: number
   /** Three for each kind: in all, in the last window, in this one. */
   readonly counts: number[]
