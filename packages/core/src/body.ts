@@ -335,7 +335,9 @@ export interface PumpEvents {
 export class ResponsePump {
   /** Body bytes handed to the client's connection. */
   bytes: number = 0
-  protected readonly res: ServerResponse
+  /** Bytes that may wait for the client before the sender is paused. */
+  ahead: number = 0
+  protected res: ServerResponse
   protected readonly events: PumpEvents
   protected call: UpstreamCall | undefined
   #held: Buffer | undefined = undefined
@@ -382,6 +384,16 @@ export class ResponsePump {
     this.call = undefined
   }
 
+  /** The client has left and the response goes on without it. */
+  divert(res: ServerResponse): void {
+    this.res = res
+    this.#reclaims = 'never'
+    if (this.#waiting) {
+      this.#waiting = false
+      this.resumeSender()
+    }
+  }
+
   protected finish(chunk: Buffer | undefined, trailers: string[] | undefined): void {
     const { res } = this
     if (trailers !== undefined) {
@@ -404,10 +416,12 @@ export class ResponsePump {
   }
 
   #throttle(): void {
-    if (this.#waiting) return
+    if (this.#waiting || this.res.writableLength < this.ahead) return
+    const { res } = this
     this.#waiting = true
     this.call?.pause()
-    this.res.once('drain', () => {
+    res.once('drain', () => {
+      if (this.res !== res) return
       this.#waiting = false
       this.resumeSender()
     })
@@ -422,6 +436,7 @@ export class ResponsePump {
 export class ChainedPump extends ResponsePump {
   readonly #source: Readable | undefined
   #entry: Duplex | undefined
+  #exit: Duplex | undefined
   /** In front of the first transform. */
   #taps: readonly BodyTap[] = []
   readonly #steps: readonly BodyStep[]
@@ -448,7 +463,7 @@ export class ChainedPump extends ResponsePump {
   override write(chunk: Buffer): boolean {
     this.#tap(this.#taps, chunk)
     if (this.#entry === undefined) return super.write(chunk)
-    if (this.#entry.write(chunk)) return true
+    if (this.#entry.write(chunk) || this.#entry.writableLength < this.ahead) return true
     this.call?.pause()
     return false
   }
@@ -470,6 +485,11 @@ export class ChainedPump extends ResponsePump {
     }
     this.#source?.destroy()
     super.abort()
+  }
+
+  override divert(res: ServerResponse): void {
+    super.divert(res)
+    this.#exit?.resume()
   }
 
   protected override resumeSender(): void {
@@ -505,6 +525,7 @@ export class ChainedPump extends ResponsePump {
 
   /** The end of the chain, to the client. */
   #drainInto(exit: Duplex, taps: readonly BodyTap[]): void {
+    this.#exit = exit
     exit.on('data', (chunk: Buffer) => {
       this.#tap(taps, chunk)
       this.bytes += chunk.length

@@ -2,6 +2,7 @@
 import type { ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { LiveExchange } from './exchange-live.ts'
+import { NoClient } from './no-client.ts'
 import { isHttp2 } from './request-check.ts'
 
 /** False when node refused the head (a status or an octet that HTTP forbids); nothing was sent then. */
@@ -10,7 +11,7 @@ export function writeHead(exchange: LiveExchange, status: number, reason: string
   exchange.status = status
   try {
     if (status < 200 || status > 999) return false
-    if (isHttp2(exchange.req)) writeHttp2Head(res as unknown as Http2ServerResponse, status, fields)
+    if (isHttp2(exchange.req) && !NoClient.is(res)) writeHttp2Head(res as unknown as Http2ServerResponse, status, fields)
     else {
       if (exchange.core.closing || exchange.kind === 'upgrade') {
         res.shouldKeepAlive = false
@@ -65,6 +66,10 @@ function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readon
 /** Ends the client's connection so that what was sent cannot be taken for complete. */
 export function resetClient(exchange: LiveExchange): void {
   const { req, res } = exchange
+  if (NoClient.is(res)) {
+    res.destroy()
+    return
+  }
   if (isHttp2(req)) {
     // RFC 9113 §8.1: an incomplete response ends with an error; INTERNAL_ERROR is 2.
     ;(res as unknown as Http2ServerResponse).stream?.close(2)

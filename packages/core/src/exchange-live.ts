@@ -8,7 +8,7 @@ import type { Duplex } from 'node:stream'
 import type { Attempt } from './attempt.ts'
 import type { IncomingBody, PumpEvents, RequestBody, ResponsePump } from './body.ts'
 import type { ProxyError } from './errors.ts'
-import type { Exchange, ExchangeLocals } from './exchange.ts'
+import type { Exchange, ExchangeLocals, ForkRequest } from './exchange.ts'
 import { cutShort } from './forward.ts'
 import type { Connection } from './forwarded.ts'
 import { HeaderList } from './headers.ts'
@@ -16,10 +16,11 @@ import type { Hedge } from './hedge.ts'
 import { type HookChain, stageError } from './pipeline.ts'
 import type { ProxyCore } from './proxy.ts'
 import type { Waiter } from './queue.ts'
+import { readWhole } from './read-body.ts'
 import { isHttp2, type RequestFacts } from './request-check.ts'
 import type { Stash } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
-import type { RequestTap } from './stage.ts'
+import type { Hooks, MaybePromise, RequestTap, Stage } from './stage.ts'
 import type { Tunnel } from './upgrade.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -31,7 +32,7 @@ export class LiveExchange implements Exchange, PumpEvents {
   // Public: see Exchange.
   readonly kind: 'request' | 'upgrade'
   readonly req: IncomingMessage
-  readonly method: string
+  method: string
   url: string
   headers: HeaderList
   clientIp: string
@@ -41,10 +42,11 @@ export class LiveExchange implements Exchange, PumpEvents {
   upstream: Upstream | undefined = undefined
   affinity: string | undefined = undefined
   hashKey: string | undefined = undefined
+  parent: LiveExchange | undefined = undefined
 
   // Core's own.
   readonly core: ProxyCore
-  readonly res: ServerResponse
+  res: ServerResponse
   facts: RequestFacts | undefined = undefined
   connection: Connection | undefined = undefined
   hooks: HookChain | undefined = undefined
@@ -53,6 +55,12 @@ export class LiveExchange implements Exchange, PumpEvents {
   /** Status that was, or is to be, answered. */
   status: number = 0
   body: RequestBody | undefined = undefined
+  /** Whether somebody still wants the response when the client has left. */
+  wanted: (() => boolean) | undefined = undefined
+  /** The client has left and the exchange goes on: how it will have ended. */
+  left: ProxyError | undefined = undefined
+  /** The whole body has been read into memory. */
+  bodyRead: boolean = false
   /** Who wants to see the request's body. */
   requestTaps: RequestTap[] | undefined = undefined
   /** The same body, when it streams from the client. */
@@ -153,6 +161,18 @@ export class LiveExchange implements Exchange, PumpEvents {
     this.requestTaps.push(tap)
   }
 
+  readBody(limit: number): MaybePromise<Uint8Array | undefined> {
+    return readWhole(this, limit)
+  }
+
+  outlive(wanted: () => boolean): void {
+    this.wanted = wanted
+  }
+
+  fork(stage: Stage, request: ForkRequest, hooks: Hooks): LiveExchange {
+    return this.core.fork(this, stage, request, hooks)
+  }
+
   fail(error: ProxyError): void {
     // Also from within a hook that hears of this very failure.
     if (this.finished || this.failing) return
@@ -165,7 +185,7 @@ export class LiveExchange implements Exchange, PumpEvents {
   onPumped(): void {
     this.pumped = true
     // RFC 9113 §8.1: the answer is complete, the rest of the upload is not needed. Without a word the client would wait for flow control.
-    if (this.facts?.hasBody === true && this.incoming?.complete !== true && isHttp2(this.req)) {
+    if (this.facts?.hasBody === true && this.incoming?.complete !== true && !this.bodyRead && isHttp2(this.req)) {
       ;(this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
       // Node keeps a closed stream for as long as there is something in it that nobody reads.
       this.incoming?.discard()

@@ -7,7 +7,7 @@ import type { IncomingMessage } from 'node:http'
 import type { ProxyError, TerminationReason } from './errors.ts'
 import type { HeaderList } from './headers.ts'
 import type { Route } from './route.ts'
-import type { RequestTap } from './stage.ts'
+import type { Hooks, MaybePromise, RequestTap, Stage } from './stage.ts'
 import type { Upstream } from './upstream.ts'
 
 /** Facts that stages pass to each other. Open for declaration merging: `declare module '@weir/core' { interface ExchangeLocals { user?: User } }`. */
@@ -40,16 +40,41 @@ export interface Exchange {
   affinity: string | undefined
   hashKey: string | undefined
   readonly locals: ExchangeLocals
+  /** The exchange that this one was forked from; undefined for a client's own. */
+  readonly parent: Exchange | undefined
   /**
    * Lets `tap` see the request's body as it comes from the client; it can neither slow nor change it. To be called from `handle`. A request without a
    * body, and one that a stage answers, never calls it; what it throws ends the exchange with a 500.
    */
   tapRequest(tap: RequestTap): void
   /**
+   * Reads the request's body into memory, from `handle`; it is forwarded from there afterwards. Undefined when it is longer than `limit` bytes, or of unknown
+   * length: it is left unread then. A request without a body gives an empty one.
+   */
+  readBody(limit: number): MaybePromise<Uint8Array | undefined>
+  /**
+   * Asked when the client leaves before the response has ended: with true the exchange goes on without it, for whoever taps the response, and ends as one
+   * whose client left. Its deadline, and the proxy's `close`, still end it. Not asked while the request's body is not complete. The last one given counts.
+   */
+  outlive(wanted: () => boolean): void
+  /**
+   * A request of the proxy's own in the name of this one: it has the same target and fields, but no client and no body, and passes only the stages behind
+   * `stage`, then an upstream of the same route. `hooks` see its response, outermost.
+   */
+  fork(stage: Stage, request: ForkRequest, hooks: Hooks): Exchange
+  /**
    * Ends the exchange now, whatever it waits for: with the answer that belongs to `error` while nothing has been sent, else by breaking the client's
    * connection off. The upstream's part is cancelled. Nothing happens to an exchange that has ended.
    */
   fail(error: ProxyError): void
+}
+
+/** What a fork asks for; what is not given is as in the exchange it comes from. */
+export interface ForkRequest {
+  readonly method?: string
+  readonly url?: string
+  /** Called once, before the fork starts, with its own copy of the fields. */
+  readonly edit?: (headers: HeaderList) => void
 }
 
 /** One try. All durations are milliseconds; undefined means that the phase was not reached. */

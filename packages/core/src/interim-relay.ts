@@ -3,12 +3,13 @@ import { STATUS_CODES } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { LiveExchange } from './exchange-live.ts'
 import { endToEndResponseFields } from './hop-by-hop.ts'
+import { NoClient } from './no-client.ts'
 import { isHttp2 } from './request-check.ts'
 
 export function relayInterim(exchange: LiveExchange, status: number, headers: readonly string[]): void {
   const { req, res } = exchange
   // RFC 9110 §15.2: never to an HTTP/1.0 client; and a head that is on its way cannot be overtaken.
-  if (exchange.answered || exchange.finished || exchange.kind === 'upgrade' || status < 102 || status > 199) return
+  if (exchange.answered || exchange.finished || exchange.kind === 'upgrade' || NoClient.is(res) || status < 102 || status > 199) return
   const fields = endToEndResponseFields(headers)
   if (isHttp2(req)) {
     const grouped: Record<string, string | number | string[]> = { ':status': status }

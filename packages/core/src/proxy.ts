@@ -20,22 +20,23 @@ import type { Clock } from './clock.ts'
 import { errorReply } from './error-reply.ts'
 import { ProxyError } from './errors.ts'
 import { exchangeFinish, exchangeStart } from './events.ts'
-import type { Outcome } from './exchange.ts'
+import type { ForkRequest, Outcome } from './exchange.ts'
 import { LiveExchange } from './exchange-live.ts'
 import { cutShort, startForwarding } from './forward.ts'
 import type { Forwarding } from './forwarded.ts'
-import { HeaderList } from './headers.ts'
+import { filterFields, HeaderList } from './headers.ts'
 import { type InjectedRequest, type InjectedResponse, inject } from './inject.ts'
 import { relayInterim } from './interim-relay.ts'
+import { NoClient } from './no-client.ts'
 import { type Duration, OptionReader } from './options.ts'
-import { isPromise, runErrorHooks, runStages, type StageSink, stageError } from './pipeline.ts'
+import { HookChain, isPromise, runErrorHooks, runStages, type StageSink, stageError } from './pipeline.ts'
 import type { Pool } from './pool.ts'
 import type { PoolHealthReport, PoolStats } from './pool-options.ts'
 import { type ProxyOptions, readProxyOptions, type Settings } from './proxy-options.ts'
-import { checkRequest, isHttp2 } from './request-check.ts'
+import { checkRequest, isHttp2, type RequestFacts } from './request-check.ts'
 import { respondReply } from './response.ts'
 import type { CompiledRoute } from './route.ts'
-import type { Hooks, Reply } from './stage.ts'
+import type { Hooks, Reply, Stage } from './stage.ts'
 import type { PendingTunnel } from './transport/transport.ts'
 import { hasBodyFraming, isWebSocketRequest, openTunnel, responseOn, Tunnels, watchClient } from './upgrade.ts'
 
@@ -44,6 +45,9 @@ const lingering = 5000
 
 /** How long an answer made at the deadline has to reach its client. */
 const answerGrace = 1000
+
+/** What frames the body of the request that a fork comes from. */
+const framing: ReadonlySet<string> = new Set(['content-length', 'transfer-encoding', 'expect', 'trailer'])
 
 /** The servers that `attach` accepts. */
 export type AttachableServer = Server | Http2Server | Http2SecureServer
@@ -240,14 +244,14 @@ export class ProxyCore implements StageSink {
     if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
   }
 
-  #enter(exchange: LiveExchange, route: CompiledRoute): void {
+  #enter(exchange: LiveExchange, route: CompiledRoute, first = 0): void {
     const { total } = route.timeouts
     if (total > 0) {
       const left = Math.max(0, total - (this.clock.now() - exchange.startedAt))
       exchange.deadlineTimer = this.clock.setTimeout(() => cutShort(exchange, new ProxyError('ERR_DEADLINE')), left)
     }
     if (route.stages === undefined) startForwarding(exchange)
-    else runStages(exchange, route.stages, 0, this)
+    else runStages(exchange, route.stages, first, this)
   }
 
   onReply(exchange: LiveExchange, reply: Reply): void {
@@ -341,9 +345,10 @@ export class ProxyCore implements StageSink {
     else this.clientGone(exchange)
   }
 
-  /** The client left: cancel in this turn, and hold nothing against the upstream. */
+  /** The client left: cancel in this turn, and hold nothing against the upstream. Unless somebody else wants the response. */
   clientGone(exchange: LiveExchange): void {
     if (exchange.finished || exchange.tunnel !== undefined) return
+    if (exchange.wanted !== undefined && this.#outlives(exchange)) return
     if (exchange.error === undefined || (exchange.error.source === 'client' && !exchange.brokenOff)) {
       exchange.error = new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream })
       exchange.status = 499
@@ -355,12 +360,51 @@ export class ProxyCore implements StageSink {
     this.finish(exchange)
   }
 
+  #outlives(exchange: LiveExchange): boolean {
+    const { incoming, res } = exchange
+    if (exchange.kind === 'upgrade' || NoClient.is(res) || exchange.pumped || exchange.failing || exchange.error !== undefined) return false
+    if ((incoming !== undefined && !incoming.complete) || exchange.wanted?.() !== true) return false
+    exchange.left = new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream })
+    exchange.res = NoClient.response()
+    exchange.res.on('close', () => this.#onClientClosed(exchange))
+    exchange.pump?.divert(exchange.res)
+    return true
+  }
+
+  /** A request of our own in the name of `parent`, from the stage behind `stage` on. */
+  fork(parent: LiveExchange, stage: Stage, request: ForkRequest, hooks: Hooks): LiveExchange {
+    const route = parent.route as CompiledRoute
+    const index = route.stages?.indexOf(stage) ?? -1
+    if (index < 0) throw new TypeError(`fork: the stage ${stage.name} is not one of this exchange's route`)
+    const exchange = new LiveExchange(this, 'request', parent.req, NoClient.response(), this.clock.now())
+    exchange.parent = parent
+    exchange.method = request.method ?? parent.method
+    exchange.url = request.url ?? parent.url
+    exchange.connection = parent.connection
+    exchange.facts = (parent.facts as RequestFacts).withoutBody(exchange.url)
+    exchange.clientIp = parent.clientIp
+    exchange.route = route
+    exchange.affinity = parent.affinity
+    exchange.hashKey = parent.hashKey
+    exchange.headers = new HeaderList(filterFields(parent.headers.raw, (name) => !framing.has(name.toLowerCase())))
+    request.edit?.(exchange.headers)
+    exchange.hooks = new HookChain(hooks, undefined)
+    this.#begin(exchange)
+    if (this.closing) this.fail(exchange, new ProxyError('ERR_DRAINING'))
+    else this.#enter(exchange, route, index + 1)
+    return exchange
+  }
+
   // End
 
   /** Exactly once. */
   finish(exchange: LiveExchange): void {
     if (exchange.finished) return
     exchange.finished = true
+    if (exchange.left !== undefined) {
+      exchange.error ??= exchange.left
+      exchange.status = 499
+    }
     exchange.stopWatching?.()
     if (exchange.waiter !== undefined) exchange.route?.pool.leave(exchange.waiter)
     if (exchange.backoffTimer !== undefined) this.clock.clearTimeout(exchange.backoffTimer)

@@ -56,6 +56,11 @@ export class RequestFacts {
     this.connection = connection
     this.upgrade = upgrade
   }
+
+  /** The same request without its body. */
+  withoutBody(url: string): RequestFacts {
+    return new RequestFacts(url, this.raw, this.host, false, undefined, false, this.takesTrailers, false, this.connection, undefined)
+  }
 }
 
 // RFC 3986 §3.2.2: IP-literal, or reg-name (which covers IPv4), with an optional port. No user information, no path, no list.

@@ -35,6 +35,8 @@ export class ResponseHead implements ProxyResponse {
   readonly upstream: Upstream | undefined
   steps: BodyStep[] | undefined = undefined
   replacement: Reply | undefined = undefined
+  /** Bytes that the upstream may be ahead of the client. */
+  ahead: number = 0
   readonly #method: string
 
   constructor(method: string, status: number, reason: string, headers: readonly string[], upstream: Upstream | undefined) {
@@ -61,6 +63,10 @@ export class ResponseHead implements ProxyResponse {
     this.steps.push({ tap })
   }
 
+  readAhead(bytes: number): void {
+    this.ahead = Math.max(this.ahead, bytes)
+  }
+
   replace(reply: Reply): void {
     for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
     this.steps = undefined
@@ -76,7 +82,8 @@ export function statusHasBody(method: string, status: number): boolean {
   return method !== 'HEAD' && status >= 200 && status !== 204 && status !== 304
 }
 
-export function replyFields(reply: Reply): string[] {
+export function replyFields(reply: Reply): readonly string[] {
+  if (reply.fields !== undefined) return reply.fields
   const out: string[] = []
   let typed = reply.body === undefined || typeof reply.body !== 'string'
   for (const [name, value] of Object.entries(reply.headers ?? {})) {

@@ -176,7 +176,8 @@ function commitReply(exchange: LiveExchange, head: ResponseHead, reply: Reply): 
     !transformed &&
     statusMayHaveLength(head.status) &&
     !(body instanceof Readable) &&
-    !(exchange.method === 'HEAD' && head.headers.has('content-length'))
+    !(exchange.method === 'HEAD' && head.headers.has('content-length')) &&
+    lengthOf(head.headers.raw) !== (bytes?.length ?? 0)
   )
     head.headers.set('Content-Length', String(bytes?.length ?? 0))
   if (body instanceof Readable && !head.hasBody) body.destroy()
@@ -210,6 +211,7 @@ function commit(exchange: LiveExchange, head: ResponseHead, sender: UpstreamCall
   const pump = plain
     ? new ResponsePump(exchange.res, exchange, sender, length)
     : new ChainedPump(exchange.res, exchange, sender, length, steps ?? [], head.hasBody)
+  pump.ahead = head.ahead
   exchange.pump = pump
   return pump
 }

@@ -21,6 +21,11 @@ export type HeaderFields = Readonly<Record<string, string | readonly string[]>>
 export interface Reply {
   readonly status: number
   readonly headers?: HeaderFields
+  /**
+   * Instead of `headers`: a flat list of names and values, sent as it is: order, case and lines of one name survive (an answer that was kept from an upstream).
+   * With a `Content-Length` in it a stream's length is known.
+   */
+  readonly fields?: readonly string[]
   readonly body?: string | Uint8Array | Readable
 }
 
@@ -51,6 +56,11 @@ export interface ProxyResponse {
   /** Core pipes the body through `stream`, carries back-pressure and drops `Content-Length`. The caller adjusts validators. */
   transform(stream: Duplex): void
   tap(tap: BodyTap): void
+  /**
+   * Lets the upstream be read for up to `bytes` bytes ahead of a client that takes them slowly, so that a tap is not slowed by this client. What is ahead is
+   * held in memory. Default 0: the upstream is read as fast as the client reads.
+   */
+  readAhead(bytes: number): void
   /** Drops the upstream's head and body and answers this instead. Stages further out see the replacement. */
   replace(reply: Reply): void
 }

@@ -109,7 +109,13 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     affinity: undefined,
     hashKey: options.hashKey,
     locals: {},
+    parent: undefined,
     tapRequest: () => {},
+    readBody: () => undefined,
+    outlive: () => {},
+    fork: () => {
+      throw new Error('a fixture cannot be forked')
+    },
     fail: () => {},
   }
 }

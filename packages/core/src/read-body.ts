@@ -1,0 +1,35 @@
+/** A request's body read into memory before it is forwarded: for a stage whose decision depends on all of it (`Exchange.readBody`). */
+import { BufferedBody } from './body.ts'
+import { consumedBody } from './consumed-body.ts'
+import type { LiveExchange } from './exchange-live.ts'
+import type { MaybePromise } from './stage.ts'
+
+/** Undefined when it is longer than `limit`, or of unknown length; it is left unread then. */
+export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<Uint8Array | undefined> {
+  const { facts, req, route } = exchange
+  if (facts?.hasBody !== true) return new Uint8Array(0)
+  if (exchange.body !== undefined || exchange.incoming !== undefined) return undefined
+  if (req.readableEnded || req.readableDidRead) {
+    const bytes = consumedBody(req)
+    return bytes.length > limit ? undefined : bytes
+  }
+  if (facts.length === undefined || facts.length > Math.min(limit, route?.maxBodySize ?? limit)) return undefined
+  if (exchange.owesContinue) {
+    exchange.owesContinue = false
+    exchange.res.writeContinue()
+  }
+  const chunks: Buffer[] = []
+  return new Promise((resolve) => {
+    req.on('data', (chunk: Buffer) => void chunks.push(chunk))
+    req.on('end', () => {
+      const bytes = Buffer.concat(chunks)
+      exchange.body = new BufferedBody(bytes)
+      exchange.bodyRead = true
+      resolve(bytes)
+    })
+    // The exchange ends with its client; nothing but this promise waits for the body.
+    req.on('error', () => resolve(undefined))
+    req.on('close', () => resolve(undefined))
+    req.resume()
+  })
+}
