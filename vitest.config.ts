@@ -9,6 +9,7 @@ export default defineConfig({
     alias: {
       '@weir/access': source('access'),
       '@weir/cluster': source('cluster'),
+      '@weir/cache': source('cache'),
       '@weir/compress': source('compress'),
       '@weir/core': source('core'),
       '@weir/balancer': source('balancer'),

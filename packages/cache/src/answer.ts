@@ -1,0 +1,100 @@
+/** A reply made of a stored response (RFC 9111 §4): all of it, a part of it, or the news that the client has it already. */
+import { Readable } from 'node:stream'
+import type { HeaderList, MaybePromise, Reply } from '@weir/core'
+import { isNotModified, rangeStillHolds } from './conditional.ts'
+import { ageOf, type CacheEntry } from './entry.ts'
+import { parseHttpDate } from './http-date.ts'
+import { parseRange } from './range.ts'
+
+/** What a request says that decides about the form of an answer. */
+export interface Asked {
+  readonly method: string
+  readonly headers: HeaderList
+  /** It has `If-None-Match` or `If-Modified-Since`. */
+  readonly conditional: boolean
+  readonly range: string | undefined
+}
+
+export interface Content {
+  readonly entry: Pick<CacheEntry, 'status' | 'fields' | 'storedAt' | 'initialAge' | 'etag' | 'lastModified'>
+  /** Bytes; undefined while that is not known. */
+  readonly size: number | undefined
+  /** Undefined when it has gone. */
+  open(start: number, end: number): MaybePromise<Uint8Array | Readable | undefined>
+}
+
+/** Fields of the representation that a 304 leaves out (RFC 9110 §15.4.5). */
+const notIn304: ReadonlySet<string> = new Set([
+  'content-length',
+  'content-encoding',
+  'content-language',
+  'content-type',
+  'content-range',
+  'content-md5',
+  'content-digest',
+  'repr-digest',
+])
+
+/** Undefined when the body has gone since it was looked up. @param cacheStatus our member of `Cache-Status` */
+export function answer(asked: Asked, content: Content, now: number, cacheStatus: string | undefined): MaybePromise<Reply | undefined> {
+  const { entry, size } = content
+  const age = String(Math.floor(ageOf(entry as CacheEntry, now) / 1000))
+  if (asked.conditional && succeeded(entry.status)) {
+    const modified = entry.lastModified === undefined ? undefined : parseHttpDate(entry.lastModified, now)
+    if (isNotModified(asked.headers, entry.etag, modified, now))
+      return { status: 304, fields: complete(without(entry.fields, notIn304), age, cacheStatus) }
+  }
+  if (asked.method === 'HEAD' || entry.status === 204 || entry.status === 304) {
+    const fields = complete(entry.fields, age, cacheStatus)
+    if (size !== undefined && entry.status !== 204) setLength(fields, size)
+    return { status: entry.status, fields }
+  }
+  let start = 0
+  let end = size ?? Number.POSITIVE_INFINITY
+  let { status } = entry
+  let fields = complete(entry.fields, age, cacheStatus)
+  if (asked.range !== undefined && status === 200 && size !== undefined) {
+    const holds = rangeStillHolds(asked.headers.get('if-range'), entry.etag, entry.lastModified)
+    const range = holds ? parseRange(asked.range, size) : 'whole'
+    if (range === 'unsatisfiable') {
+      fields = complete(without(entry.fields, notIn304), age, cacheStatus)
+      fields.push('Content-Range', `bytes */${size}`)
+      return { status: 416, fields, body: '' }
+    }
+    if (range !== 'whole') {
+      ;({ start, end } = range)
+      status = 206
+      fields = complete(without(entry.fields, lengthAndRange), age, cacheStatus)
+      fields.push('Content-Range', `bytes ${start}-${end - 1}/${size}`, 'Content-Length', String(end - start))
+    }
+  }
+  const body = content.open(start, end)
+  if (body === undefined) return undefined
+  if (body instanceof Uint8Array || body instanceof Readable) return { status, fields, body }
+  return body.then((bytes) => (bytes === undefined ? undefined : { status, fields, body: bytes }))
+}
+
+const lengthAndRange: ReadonlySet<string> = new Set(['content-length', 'content-range', 'content-md5', 'content-digest'])
+
+function succeeded(status: number): boolean {
+  return status >= 200 && status < 300
+}
+
+function complete(fields: readonly string[], age: string, cacheStatus: string | undefined): string[] {
+  const all = fields.slice()
+  if (cacheStatus === undefined) all.push('Age', age)
+  else all.push('Age', age, 'Cache-Status', cacheStatus)
+  return all
+}
+
+function without(fields: readonly string[], names: ReadonlySet<string>): string[] {
+  const kept: string[] = []
+  for (let i = 0; i < fields.length; i += 2)
+    if (!names.has((fields[i] as string).toLowerCase())) kept.push(fields[i] as string, fields[i + 1] as string)
+  return kept
+}
+
+function setLength(fields: string[], size: number): void {
+  for (let i = 0; i < fields.length; i += 2) if ((fields[i] as string).toLowerCase() === 'content-length') return
+  fields.push('Content-Length', String(size))
+}

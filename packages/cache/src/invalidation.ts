@@ -1,0 +1,58 @@
+/**
+ * What unsafe requests do to what is stored (RFC 9111 §4.4): when one has succeeded, its own URL goes, the URLs in `Location` and `Content-Location` go if they
+ * are of the same origin, and so do the groups that the origin names (RFC 9875 §3). The client gets its answer when that is done, so that it reads what it wrote.
+ */
+import type { Exchange, Hooks, MaybePromise, ProxyResponse } from '@weir/core'
+import type { CacheSettings } from './cache-options.ts'
+import type { Target } from './key.ts'
+import type { Invalidation } from './store.ts'
+import { parseStringList } from './structured-field.ts'
+import { groupTag, originOf } from './tags.ts'
+
+export interface InvalidationHost {
+  readonly settings: CacheSettings
+  readonly counts: { storeErrors: number }
+  invalidateKey(key: string, how: Invalidation): Promise<number>
+  invalidateTag(tag: string, how: Invalidation): Promise<number>
+  /** May store the answer to a POST for GETs of the same URL. */
+  storePosted(response: ProxyResponse, exchange: Exchange, target: Target): void
+}
+
+const remove: Invalidation = { kind: 'delete' }
+
+export function invalidating(host: InvalidationHost, exchange: Exchange): Hooks | undefined {
+  const target = host.settings.keys.of(exchange)
+  if (target === undefined) return undefined
+  return {
+    onResponse(response: ProxyResponse): MaybePromise<void> {
+      const { status, headers } = response
+      if (status < 200 || status >= 400 || response.upstream === undefined) return undefined
+      const keys = new Set([target.key])
+      for (const name of ['location', 'content-location']) {
+        const url = sameOrigin(headers.get(name), target.url)
+        if (url !== undefined) keys.add(host.settings.keys.forUrl(url, exchange))
+      }
+      const work: Promise<number>[] = [...keys].map((key) => host.invalidateKey(key, remove))
+      for (const group of parseStringList(headers.get('cache-group-invalidation') ?? '') ?? [])
+        work.push(host.invalidateTag(groupTag(target.url, group), remove))
+      const stores = exchange.method === 'POST' && sameOrigin(headers.get('content-location'), target.url) === target.url
+      return Promise.allSettled(work).then((results) => {
+        for (const { status: outcome } of results) if (outcome === 'rejected') host.counts.storeErrors++
+        if (stores) host.storePosted(response, exchange, target)
+      })
+    },
+  }
+}
+
+/** Absolute, when it is of the same origin; undefined else. */
+function sameOrigin(reference: string | undefined, base: string): string | undefined {
+  if (reference === undefined) return undefined
+  let url: URL
+  try {
+    url = new URL(reference, base)
+  } catch {
+    return undefined
+  }
+  url.hash = ''
+  return originOf(url.href) === originOf(base) ? url.href : undefined
+}

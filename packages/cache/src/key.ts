@@ -1,0 +1,144 @@
+/**
+ * What a response is stored under. The default is all that decides which resource is asked for: scheme, host, path and query, byte for byte as it is sent on.
+ * Two requests that may get different answers must not share a key, and what is not in the key must not change the answer: that is how caches are poisoned.
+ */
+import { createHash } from 'node:crypto'
+import type { Exchange } from '@weir/core'
+
+export interface KeyOptions {
+  /** Query parameters that count. Default `'all'`, byte for byte. `ignore`: all but these; `only`: none but these; `'none'`. */
+  readonly query?: 'all' | 'none' | { readonly ignore: readonly string[] } | { readonly only: readonly string[] }
+  /** Puts the query's parameters in order of their names. Default false. */
+  readonly sortQuery?: boolean
+  /** Request fields that count besides, as if each response had them in `Vary`. */
+  readonly headers?: readonly string[]
+  /** Cookies that count. */
+  readonly cookies?: readonly string[]
+  /** In front of every key: another one, and everything stored before is out of sight. */
+  readonly version?: string
+}
+
+/** Given the usual key, the one to use; undefined: this request has nothing to do with the cache. */
+export type KeyFunction = (exchange: Exchange, key: string) => string | undefined
+
+/** What a request asks for: what responses are stored under, and invalidated by. */
+export interface Target {
+  readonly url: string
+  readonly key: string
+}
+
+export class Keys {
+  readonly #options: KeyOptions
+  readonly #custom: KeyFunction | undefined
+  readonly #plain: boolean
+  readonly #prefix: string
+
+  constructor(options: KeyOptions, custom: KeyFunction | undefined) {
+    this.#options = options
+    this.#custom = custom
+    this.#plain = (options.query ?? 'all') === 'all' && options.sortQuery !== true
+    this.#prefix = options.version === undefined ? '' : `${options.version} `
+  }
+
+  of(exchange: Exchange): Target | undefined {
+    const host = exchange.headers.get('host')
+    // Without a host (HTTP/1.0) nobody can tell whose resource it is.
+    if (host === undefined) return undefined
+    const url = urlOf(exchange.scheme, host, exchange.url)
+    const key = this.#custom === undefined ? this.forUrl(url, exchange) : this.#custom(exchange, this.forUrl(url, exchange))
+    return key === undefined ? undefined : { url, key }
+  }
+
+  /** @param exchange for headers and cookies; without it they count as absent */
+  forUrl(url: string, exchange?: Exchange): string {
+    let key = this.#prefix + (this.#plain ? url : this.#withQuery(url))
+    for (const name of this.#options.headers ?? []) key += `\n${exchange?.headers.get(name) ?? ''}`
+    if (this.#options.cookies !== undefined) key += `\n${pickCookies(exchange?.headers.get('cookie') ?? '', this.#options.cookies)}`
+    return key
+  }
+
+  /** `https://a/b?c` as the options see its query. */
+  #withQuery(url: string): string {
+    const mark = url.indexOf('?')
+    if (mark < 0) return url
+    const query = keptParameters(url.slice(mark + 1), this.#options)
+    return query === '' ? url.slice(0, mark) : `${url.slice(0, mark)}?${query}`
+  }
+}
+
+/** For QUERY (RFC 10008): the body is part of what is asked for, and so is what it is written in. */
+export function queryTarget(target: Target, exchange: Exchange, body: Uint8Array): Target {
+  const hash = createHash('sha256')
+  for (const name of ['content-type', 'content-encoding', 'content-language', 'content-location'])
+    hash.update(`${exchange.headers.get(name) ?? ''}\n`)
+  return { url: target.url, key: `QUERY ${hash.update(body).digest('base64url')} ${target.key}` }
+}
+
+/** One spelling for one resource: the host in lower case, without the scheme's own port. */
+export function urlOf(scheme: string, host: string, path: string): string {
+  let name = lowered(host)
+  if (scheme === 'http' ? name.endsWith(':80') : name.endsWith(':443')) name = name.slice(0, name.lastIndexOf(':'))
+  return `${scheme}://${name}${path}`
+}
+
+let lastHost = ''
+let lastLowered = ''
+
+/** Most requests in a row are for one host. */
+function lowered(host: string): string {
+  if (host !== lastHost) {
+    lastHost = host
+    lastLowered = host.toLowerCase()
+  }
+  return lastLowered
+}
+
+/** @throws TypeError when it is no absolute http or https URL */
+export function parseUrl(url: string | URL): string {
+  const text = String(url)
+  const match = /^(https?):\/\/([^/?#]+)([^#]*)/i.exec(text)
+  if (match === null) throw new TypeError(`${JSON.stringify(text)} is no absolute http or https URL, such as 'https://shop.example/a?b=c'`)
+  const path = match[3] as string
+  return urlOf((match[1] as string).toLowerCase(), match[2] as string, path.startsWith('/') ? path : `/${path}`)
+}
+
+function keptParameters(query: string, options: KeyOptions): string {
+  const { query: rule = 'all', sortQuery = false } = options
+  if (rule === 'none') return ''
+  const keeps =
+    rule === 'all'
+      ? () => true
+      : 'only' in rule
+        ? (name: string) => rule.only.includes(name)
+        : (name: string) =>
+            !rule.ignore.some((pattern) => (pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern))
+  const parameters = query.split('&').filter((parameter) => parameter !== '' && keeps(nameOf(parameter)))
+  return (sortQuery ? sorted(parameters) : parameters).join('&')
+}
+
+function nameOf(parameter: string): string {
+  const name = parameter.split('=', 1)[0] as string
+  if (!/[%+]/.test(name)) return name
+  try {
+    return decodeURIComponent(name.replaceAll('+', ' '))
+  } catch {
+    return name
+  }
+}
+
+/** By name; of one name in the order in which they came, for that may mean something. */
+function sorted(parameters: readonly string[]): string[] {
+  return parameters
+    .map((parameter) => ({ parameter, name: nameOf(parameter) }))
+    .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
+    .map(({ parameter }) => parameter)
+}
+
+function pickCookies(field: string, names: readonly string[]): string {
+  const found: string[] = []
+  for (const pair of field.split(';')) {
+    const text = pair.trim()
+    if (names.includes(text.split('=', 1)[0] as string)) found.push(text)
+  }
+  return found.sort().join(';')
+}

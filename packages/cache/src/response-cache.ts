@@ -1,0 +1,517 @@
+/**
+ * The stage. Open this first:
+ *
+ *   handle     which request is it, and what is stored for it          key.ts, store.ts
+ *   #decide    is that good enough                                     reuse.ts
+ *   answer     hit: a reply made of the stored response                answer.ts
+ *   #fetch     miss: ask the upstream, once for all who want it        fill.ts
+ *   Fetch      what becomes of the upstream's answer                   fetch.ts, storage.ts
+ *
+ * Everything is synchronous until a store returns a promise.
+ */
+import type { Exchange, Hooks, MaybePromise, ProxyResponse, Reply, Stage } from '@weir/core'
+import { LRUCache } from 'lru-cache'
+import { type Asked, answer } from './answer.ts'
+import { type RequestDirectives, requestDirectives } from './cache-control.ts'
+import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
+import { type Forwarded, forwardStatus, hitStatus } from './cache-status.ts'
+import { type CacheControls, controls } from './controls.ts'
+import { type CacheEntry, freshFor } from './entry.ts'
+import { type CacheDecision, decisions } from './events.ts'
+import { Fetch, type FetchHost } from './fetch.ts'
+import { Fill, type FillNews } from './fill.ts'
+import { FrequencySketch } from './frequency.ts'
+import { invalidating } from './invalidation.ts'
+import { queryTarget, type Target } from './key.ts'
+import { reuseOf } from './reuse.ts'
+import type { NotStored } from './storage.ts'
+import type { Invalidation } from './store.ts'
+import { matches } from './vary.ts'
+
+export interface CacheStats {
+  /** Requests answered from a fresh response; from a stale one; from one that the upstream had just confirmed. */
+  readonly hits: number
+  readonly staleHits: number
+  readonly revalidated: number
+  /** Requests that read along what another one fetched. */
+  readonly collapsed: number
+  /** Requests that went to an upstream because nothing usable was there. */
+  readonly misses: number
+  /** Requests that the cache had nothing to do with. */
+  readonly bypassed: number
+  /** Requests of the cache's own, to refresh or fill. */
+  readonly background: number
+  readonly stored: number
+  /** Responses that were not stored, by reason. */
+  readonly notStored: Readonly<Partial<Record<NotStored, number>>>
+  /** Entries that were invalidated. */
+  readonly invalidated: number
+  /** Calls of the store that failed, and counted as a miss. */
+  readonly storeErrors: number
+  /** In the store, where it can tell. */
+  readonly entries: number
+  readonly bytes: number
+}
+
+export interface ResponseCache extends Stage, CacheControls {
+  /** Since the cache was made. */
+  stats(): CacheStats
+}
+
+/** @throws OptionsError */
+export function responseCache(options: CacheOptions): ResponseCache {
+  return new Cache(readCacheOptions(options)).face
+}
+
+/** What a request says that matters here. */
+interface Wish extends Asked {
+  readonly route: string
+  readonly directives: RequestDirectives
+  readonly noStore: boolean
+  readonly authorized: boolean
+  /** Fills that came to nothing while it waited. */
+  failures: number
+}
+
+/** RFC 9110 §9.2.1; whatever else may change something. */
+const safe: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'QUERY'])
+
+type Counts = { -readonly [K in keyof CacheStats]: CacheStats[K] extends number ? number : Partial<Record<NotStored, number>> }
+
+class Cache implements FetchHost {
+  readonly settings: CacheSettings
+  readonly face: ResponseCache
+  readonly counts: Counts = {
+    hits: 0,
+    staleHits: 0,
+    revalidated: 0,
+    collapsed: 0,
+    misses: 0,
+    bypassed: 0,
+    background: 0,
+    stored: 0,
+    notStored: {},
+    invalidated: 0,
+    storeErrors: 0,
+    entries: 0,
+    bytes: 0,
+  }
+  /** What is being fetched, by route and key. */
+  readonly #fills = new Map<string, Fill[]>()
+  /** Until when it is known that a key's response cannot be shared (hit-for-miss), ms since the epoch. */
+  readonly #passes = new LRUCache<string, number>({ max: 50_000 })
+  /** Tags that were invalidated while something was being fetched, and when in the order of things. */
+  readonly #lateTags = new Map<string, number>()
+  #everythingLate = 0
+  #order = 0
+  #running = 0
+  readonly #uses: FrequencySketch | undefined
+  readonly #bypassHooks: ReadonlyMap<Forwarded, Hooks>
+
+  constructor(settings: CacheSettings) {
+    this.settings = settings
+    this.#uses = settings.minUses > 1 ? new FrequencySketch(65_536) : undefined
+    this.#bypassHooks = new Map((['bypass', 'method'] as const).map((why) => [why, this.#telling(why)]))
+    this.face = {
+      name: 'response-cache',
+      handle: (exchange) => this.handle(exchange),
+      start: () => settings.store.start?.(),
+      ...controls(this),
+      stats: () => ({ ...this.counts, notStored: { ...this.counts.notStored }, ...settings.store.stats() }),
+    }
+  }
+
+  handle(exchange: Exchange): MaybePromise<Reply | Hooks | undefined> {
+    if (exchange.kind !== 'request') return undefined
+    const { method } = exchange
+    const { settings } = this
+    if (!safe.has(method)) return invalidating(this, exchange)
+    if (method !== 'GET' && method !== 'HEAD' && method !== 'QUERY') return this.#pass(exchange, 'method')
+    if (settings.bypass?.(exchange) === true) return this.#pass(exchange, 'bypass')
+    const target = settings.keys.of(exchange)
+    if (target === undefined) return this.#pass(exchange, 'bypass')
+    if (method === 'QUERY') return this.#query(exchange, target)
+    // A GET that means something by its body would be answered as if it had none.
+    if (exchange.hasBody) return this.#pass(exchange, 'bypass')
+    return this.#look(exchange, target, this.#wish(exchange), undefined)
+  }
+
+  #pass(exchange: Exchange, why: Forwarded): Hooks | undefined {
+    this.counts.bypassed++
+    this.tell(exchange, 'bypass', undefined)
+    return this.settings.cacheStatus ? this.#bypassHooks.get(why) : undefined
+  }
+
+  #telling(why: Forwarded): Hooks {
+    const value = forwardStatus(this.settings.name, { why })
+    return { onResponse: (response) => void response.headers.append('Cache-Status', value) }
+  }
+
+  async #query(exchange: Exchange, target: Target): Promise<Reply | Hooks | undefined> {
+    const body = this.settings.maxQueryBody === 0 ? undefined : await exchange.readBody(this.settings.maxQueryBody)
+    if (body === undefined) return this.#pass(exchange, 'bypass')
+    return await this.#look(exchange, queryTarget(target, exchange, body), this.#wish(exchange), undefined)
+  }
+
+  #wish(exchange: Exchange): Wish {
+    const { headers } = exchange
+    let cacheControl = false
+    let pragma = false
+    let conditional = false
+    let authorized = false
+    let range: string | undefined
+    const { raw } = headers
+    // One pass by length first: most requests have none of them.
+    for (let i = 0; i < raw.length; i += 2) {
+      const name = raw[i] as string
+      switch (name.length) {
+        case 5:
+          if (range === undefined && name.toLowerCase() === 'range') range = headers.get('range')
+          break
+        case 6:
+          if (!pragma && name.toLowerCase() === 'pragma') pragma = true
+          break
+        case 13:
+          if (name.toLowerCase() === 'cache-control') cacheControl = true
+          else if (name.toLowerCase() === 'if-none-match') conditional = true
+          else if (name.toLowerCase() === 'authorization') authorized = true
+          break
+        case 17:
+          if (name.toLowerCase() === 'if-modified-since') conditional = true
+          break
+      }
+    }
+    const asked = requestDirectives(cacheControl ? headers.get('cache-control') : undefined, pragma ? headers.get('pragma') : undefined)
+    return {
+      method: exchange.method,
+      headers,
+      route: exchange.route?.name ?? '',
+      conditional,
+      range,
+      authorized,
+      failures: 0,
+      noStore: asked.noStore,
+      directives: (cacheControl || pragma) && this.settings.heedsClient(exchange) ? asked : nothingAsked,
+    }
+  }
+
+  /** @param not the fill that turned out not to be what this request wants */
+  #look(exchange: Exchange, target: Target, wish: Wish, not: Fill | undefined): MaybePromise<Reply | Hooks | undefined> {
+    let found: MaybePromise<readonly CacheEntry[]>
+    try {
+      found = this.settings.store.find(target.key)
+    } catch {
+      found = this.#storeFailed()
+    }
+    if (!(found instanceof Promise)) return this.#decide(exchange, target, wish, found, not)
+    return found.catch(() => this.#storeFailed()).then((entries) => this.#decide(exchange, target, wish, entries, not))
+  }
+
+  #storeFailed(): readonly CacheEntry[] {
+    this.counts.storeErrors++
+    return []
+  }
+
+  #decide(
+    exchange: Exchange,
+    target: Target,
+    wish: Wish,
+    entries: readonly CacheEntry[],
+    not: Fill | undefined,
+  ): MaybePromise<Reply | Hooks | undefined> {
+    const now = this.settings.now()
+    const entry = select(entries, wish)
+    if (entry !== undefined) {
+      const reuse = reuseOf(entry, wish.directives, now)
+      if (reuse === 'fresh') {
+        if (this.settings.refreshAhead > 0 && freshFor(entry, now) < entry.lifetime * this.settings.refreshAhead)
+          this.#refresh(exchange, target, wish, entry)
+        return this.#hit(exchange, target, wish, entry, now, 'hits')
+      }
+      if (reuse === 'stale-wanted') return this.#hit(exchange, target, wish, entry, now, 'staleHits')
+      if (reuse === 'stale-while-revalidate') {
+        this.#refresh(exchange, target, wish, entry)
+        return this.#hit(exchange, target, wish, entry, now, 'staleHits')
+      }
+    }
+    if (wish.directives.onlyIfCached) return { status: 504, body: '' }
+    return this.#fetch(exchange, target, wish, entry, entries.length > 0, not)
+  }
+
+  #hit(
+    exchange: Exchange,
+    target: Target,
+    wish: Wish,
+    entry: CacheEntry,
+    now: number,
+    kind: 'hits' | 'staleHits',
+  ): MaybePromise<Reply | Hooks | undefined> {
+    const reply = this.fromStore(wish, entry, now)
+    if (reply instanceof Promise)
+      return reply.then((made) => {
+        if (made === undefined) return this.#fetch(exchange, target, wish, undefined, false, undefined)
+        this.counts[kind]++
+        return made
+      })
+    // Evicted between its head and its body.
+    if (reply === undefined) return this.#fetch(exchange, target, wish, undefined, false, undefined)
+    this.counts[kind]++
+    this.tell(exchange, kind === 'hits' ? 'hit' : 'stale', target.key)
+    return reply
+  }
+
+  /** Undefined when its body has gone. */
+  fromStore(asked: Asked, entry: CacheEntry, now: number, status?: string): MaybePromise<Reply | undefined> {
+    const { settings } = this
+    const line = settings.cacheStatus ? (status ?? hitStatus(settings.name, Math.ceil(freshFor(entry, now) / 1000))) : undefined
+    let made: MaybePromise<Reply | undefined>
+    try {
+      made = answer(asked, { entry, size: entry.size, open: (start, end) => settings.store.body(entry, start, end) }, now, line)
+    } catch {
+      this.counts.storeErrors++
+      return undefined
+    }
+    if (!(made instanceof Promise)) return made
+    return made.catch(() => {
+      this.counts.storeErrors++
+      return undefined
+    })
+  }
+
+  /** In the background, once at a time. */
+  #refresh(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry): void {
+    const fills = this.#fills.get(fillKey(wish, target))
+    if (fills?.some((fill) => fill.joinable) === true) return
+    if ((this.#passes.get(`refresh ${fillKey(wish, target)}`) ?? 0) > this.settings.now()) return
+    const fill = this.#begin(wish, target)
+    this.#fork(exchange, target, wish, entry, fill)
+  }
+
+  /** A refresh came to nothing: the next hit does not try again at once. */
+  refreshFailed(fill: Fill): void {
+    this.#passes.set(`refresh ${fill.key}`, this.settings.now() + 1000)
+  }
+
+  #fork(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry | undefined, fill: Fill): void {
+    this.counts.background++
+    const fetch = new Fetch(this, target, { ...wish, method: 'GET', conditional: false, range: undefined }, entry, fill, 'stale', true)
+    exchange.fork(this.face, { method: 'GET', edit: (headers) => fetch.prepare(headers) }, fetch)
+  }
+
+  #fetch(
+    exchange: Exchange,
+    target: Target,
+    wish: Wish,
+    entry: CacheEntry | undefined,
+    hasVariants: boolean,
+    not: Fill | undefined,
+  ): MaybePromise<Reply | Hooks | undefined> {
+    const why: Forwarded = entry !== undefined ? 'stale' : hasVariants ? 'vary-miss' : 'uri-miss'
+    const key = fillKey(wish, target)
+    const alone =
+      wish.method === 'HEAD' ||
+      wish.noStore ||
+      this.settings.collapseTimeout === undefined ||
+      (this.#passes.get(key) ?? 0) > this.settings.now()
+    if (alone) return this.#goAlone(exchange, target, wish, entry, why)
+    for (const fill of this.#fills.get(key) ?? []) if (fill !== not && fill.joinable) return this.#follow(exchange, target, wish, fill)
+    if (entry === undefined && (wish.conditional || wish.range !== undefined) && wish.method === 'GET') {
+      // The client wants a part, or perhaps nothing; what is stored is the whole.
+      const fill = this.#begin(wish, target)
+      this.#fork(exchange, target, wish, undefined, fill)
+      return this.#follow(exchange, target, wish, fill)
+    }
+    this.counts.misses++
+    this.tell(exchange, 'miss', target.key)
+    const fill = this.#begin(wish, target)
+    const fetch = new Fetch(this, target, wish, entry, fill, why, false)
+    fetch.prepare(exchange.headers)
+    exchange.outlive(() => fill.wanted || (this.settings.finishAborted && fill.draft !== undefined))
+    return fetch
+  }
+
+  /** Not collapsed. What comes may be stored all the same. */
+  #goAlone(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry | undefined, why: Forwarded): Hooks {
+    this.counts.misses++
+    this.tell(exchange, 'miss', target.key)
+    if (wish.method === 'HEAD') return new Fetch(this, target, wish, undefined, undefined, why, false)
+    const fetch = new Fetch(this, target, wish, entry, new Fill('', this.#order, this.settings.rules.maxObjectSize), why, false)
+    if (entry !== undefined) fetch.prepare(exchange.headers)
+    return fetch
+  }
+
+  #begin(wish: Wish, target: Target): Fill {
+    const key = fillKey(wish, target)
+    const fill = new Fill(key, this.#order, this.settings.rules.maxObjectSize)
+    const present = this.#fills.get(key)
+    if (present === undefined) this.#fills.set(key, [fill])
+    else present.push(fill)
+    this.#running++
+    return fill
+  }
+
+  /** It is over, or can be joined no more. */
+  ended(fill: Fill): void {
+    const present = this.#fills.get(fill.key)
+    const index = present?.indexOf(fill) ?? -1
+    if (present === undefined || index < 0) return
+    present.splice(index, 1)
+    if (present.length === 0) this.#fills.delete(fill.key)
+    this.#running--
+    if (this.#running === 0) this.#lateTags.clear()
+  }
+
+  uncacheable(fill: Fill): void {
+    if (fill.key !== '') this.#passes.set(fill.key, this.settings.now() + this.settings.uncacheableFor)
+  }
+
+  cacheable(fill: Fill): void {
+    this.#passes.delete(fill.key)
+  }
+
+  async again(exchange: Exchange, target: Target): Promise<Reply> {
+    const wish = { ...this.#wish(exchange), conditional: false, range: undefined }
+    const fill = this.#begin(wish, target)
+    this.#fork(exchange, target, wish, undefined, fill)
+    const made = await this.#follow(exchange, target, wish, fill)
+    return made !== undefined && 'status' in made ? made : { status: 502, body: '' }
+  }
+
+  storePosted(response: ProxyResponse, exchange: Exchange, target: Target): void {
+    const fill = new Fill('', this.#order, this.settings.rules.maxObjectSize)
+    new Fetch(this, target, this.#wish(exchange), undefined, fill, 'method', false).onResponse(response, exchange)
+  }
+
+  /** @returns whether what this fill brought may still be stored under these tags */
+  stillValid(fill: Fill, tags: readonly string[]): boolean {
+    if (fill.obsolete || this.#everythingLate > fill.began) return false
+    for (const tag of tags) if ((this.#lateTags.get(tag) ?? -1) > fill.began) return false
+    return true
+  }
+
+  admits(key: string): boolean {
+    if (this.#uses === undefined) return true
+    this.#uses.count(key)
+    return this.#uses.estimate(key) >= this.settings.minUses
+  }
+
+  /** Joins what another one fetches. */
+  #follow(exchange: Exchange, target: Target, wish: Wish, fill: Fill): MaybePromise<Reply | Hooks | undefined> {
+    const { clock, collapseTimeout = 0 } = this.settings
+    return new Promise<Reply | Hooks | undefined>((resolve, reject) => {
+      let timer: unknown
+      const onNews = (news: FillNews): void => {
+        clock.clearTimeout(timer)
+        exchange.signal.removeEventListener('abort', onAbort)
+        try {
+          resolve(this.#learn(exchange, target, wish, fill, news))
+        } catch (error) {
+          reject(error as Error)
+        }
+      }
+      const waiting = fill.wait(onNews)
+      if (typeof waiting !== 'function') {
+        resolve(this.#learn(exchange, target, wish, fill, waiting))
+        return
+      }
+      const onAbort = (): void => {
+        clock.clearTimeout(timer)
+        waiting()
+        resolve(undefined)
+      }
+      exchange.signal.addEventListener('abort', onAbort, { once: true })
+      timer = clock.setTimeout(() => {
+        waiting()
+        exchange.signal.removeEventListener('abort', onAbort)
+        resolve(this.#goAlone(exchange, target, wish, undefined, 'uri-miss'))
+      }, collapseTimeout)
+    })
+  }
+
+  #learn(exchange: Exchange, target: Target, wish: Wish, fill: Fill, news: FillNews): MaybePromise<Reply | Hooks | undefined> {
+    const now = this.settings.now()
+    const line = this.settings.cacheStatus ? forwardStatus(this.settings.name, { why: 'uri-miss', collapsed: true }) : undefined
+    switch (news.kind) {
+      case 'shared': {
+        const { draft, length } = fill
+        if (draft === undefined || !fill.joinable || !suits(draft, wish)) return this.#look(exchange, target, wish, fill)
+        this.counts.collapsed++
+        this.tell(exchange, 'collapsed', target.key)
+        return answer(wish, { entry: draft, size: length, open: (start, end) => fill.reader(start, end) }, now, line)
+      }
+      case 'stored':
+      case 'stale': {
+        const { entry } = news
+        if (!suits(entry, wish)) return this.#look(exchange, target, wish, fill)
+        this.counts.collapsed++
+        this.tell(exchange, 'collapsed', target.key)
+        const reply = this.fromStore(wish, entry, now, line)
+        const orElse = (made: Reply | undefined): MaybePromise<Reply | Hooks | undefined> =>
+          made ?? this.#goAlone(exchange, target, wish, undefined, 'uri-miss')
+        return reply instanceof Promise ? reply.then(orElse) : orElse(reply)
+      }
+      case 'uncacheable':
+        return this.#goAlone(exchange, target, wish, undefined, 'uri-miss')
+      case 'failed':
+        // Perhaps it was its client: one of those who waited asks again, and the others wait for that one. But not one after the other for ever.
+        wish.failures++
+        return wish.failures > 1 ? this.#goAlone(exchange, target, wish, undefined, 'uri-miss') : this.#look(exchange, target, wish, fill)
+    }
+  }
+
+  // Invalidation
+
+  /** What is on its way for this key is not stored when it comes. */
+  obsoleteKey(key: string): void {
+    this.#order++
+    for (const fills of this.#fills.values()) for (const fill of fills) if (fill.key.endsWith(` ${key}`)) fill.obsolete = true
+  }
+
+  obsoleteTag(tag: string): void {
+    this.#order++
+    if (this.#running > 0) this.#lateTags.set(tag, this.#order)
+  }
+
+  obsoleteAll(): void {
+    this.#order++
+    this.#everythingLate = this.#order
+  }
+
+  async invalidateKey(key: string, how: Invalidation): Promise<number> {
+    this.obsoleteKey(key)
+    const count = await this.settings.store.invalidate(key, how)
+    this.counts.invalidated += count
+    return count
+  }
+
+  async invalidateTag(tag: string, how: Invalidation): Promise<number> {
+    this.obsoleteTag(tag)
+    const count = await this.settings.store.invalidateTag(tag, how)
+    this.counts.invalidated += count
+    return count
+  }
+
+  tell(exchange: Exchange, outcome: CacheDecision['outcome'], key: string | undefined): void {
+    if (decisions.hasSubscribers) decisions.publish({ exchange, stage: this.settings.name, outcome, key } satisfies CacheDecision)
+  }
+}
+
+const nothingAsked: RequestDirectives = requestDirectives(undefined, undefined)
+
+function fillKey(wish: Wish, target: Target): string {
+  return `${wish.route}${wish.authorized ? ' authorized' : ''} ${target.key}`
+}
+
+/** The newest that was chosen for a request like this one. */
+function select(entries: readonly CacheEntry[], wish: Wish): CacheEntry | undefined {
+  for (const entry of entries) if (suits(entry, wish)) return entry
+  return undefined
+}
+
+function suits(entry: Pick<CacheEntry, 'route' | 'vary' | 'forAuthorized' | 'language'>, wish: Wish): boolean {
+  return (
+    entry.route === wish.route &&
+    (!wish.authorized || entry.forAuthorized) &&
+    (entry.vary.length === 0 || matches(entry.vary, wish.headers, entry.language))
+  )
+}
