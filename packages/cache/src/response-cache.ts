@@ -379,7 +379,8 @@ class Cache implements FetchHost {
 
   storePosted(response: ProxyResponse, exchange: Exchange, target: Target): void {
     const fill = new Fill('', this.#order, this.settings.rules.maxObjectSize)
-    new Fetch(this, target, this.#wish(exchange), undefined, fill, 'method', false).onResponse(response, exchange)
+    // Without an entry there is nothing to wait for.
+    void new Fetch(this, target, this.#wish(exchange), undefined, fill, 'method', false).onResponse(response, exchange)
   }
 
   /** @returns whether what this fill brought may still be stored under these tags */
