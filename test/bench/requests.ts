@@ -22,11 +22,11 @@ type Plan = Omit<LoadPlan, 'port' | 'seconds'>
 
 const many = (plan: Plan): boolean => plan.connections > 100
 
-async function warmUp(child: Child, plan: Plan, options: BenchOptions): Promise<void> {
+export async function warmUp(child: Child, plan: Plan, options: BenchOptions): Promise<void> {
   if (!options.quick) await load({ ...plan, port: child.ready.port, seconds: many(plan) ? 6 : 2 })
 }
 
-async function measureWarm(child: Child, plan: Plan, options: BenchOptions): Promise<Sample> {
+export async function measureWarm(child: Child, plan: Plan, options: BenchOptions): Promise<Sample> {
   const { port } = child.ready
   const before = cpuMicros(child.pid)
   const result = await load({ ...plan, port, seconds: many(plan) && !options.quick ? options.duration * 2 : options.duration })
@@ -42,7 +42,7 @@ async function measureWarm(child: Child, plan: Plan, options: BenchOptions): Pro
 }
 
 /** Of floor and Weir in each round. */
-const turns = 6
+export const turns = 6
 
 export function p1(options: BenchOptions): Promise<Section> {
   return requests(

@@ -8,6 +8,7 @@ import { bodies } from './bodies.ts'
 import { stopAll } from './children.ts'
 import { environment, render, writeDocument } from './document.ts'
 import { growth } from './growth.ts'
+import { hits } from './hits.ts'
 import { limits } from './limits.ts'
 import { withhold } from './machine.ts'
 import type { BenchOptions, Section } from './options.ts'
@@ -18,6 +19,7 @@ import { tunnels } from './tunnels.ts'
 const benchmarks: Readonly<Record<string, (options: BenchOptions) => Promise<Section>>> = {
   p1,
   p3,
+  p4: hits,
   p5: bodies,
   p6: tunnels,
   p7: picks,

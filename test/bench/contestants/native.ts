@@ -1,5 +1,5 @@
 /**
- * nginx, HAProxy and Caddy as reverse proxies: one worker or thread, keep-alive on both sides, no access log. Configured for what is
+ * nginx, HAProxy, Caddy and Varnish as reverse proxies: one worker or thread, keep-alive on both sides, no access log. Configured for what is
  * measured, not for the defaults: nginx relays bodies as they come instead of spooling them to disk first.
  */
 import { writeFileSync } from 'node:fs'
@@ -73,4 +73,56 @@ http://127.0.0.1:${port} {
 `,
   )
   return startProgram('caddy', ['run', '--adapter', 'caddyfile', '--config', file], port)
+}
+
+/** nginx with its cache on a file system; what is hot comes from the page cache. */
+export async function startNginxCache(upstream: string): Promise<Child> {
+  const port = await freePort()
+  const directory = scratchDirectory()
+  const file = join(directory, `nginx-cache-${port}.conf`)
+  writeFileSync(
+    file,
+    `daemon off; master_process off; pid ${file}.pid; error_log stderr crit; worker_rlimit_nofile 16384;
+events { worker_connections 4096; }
+http {
+  access_log off; server_tokens off;
+  client_body_temp_path ${directory}/b; proxy_temp_path ${directory}/p; fastcgi_temp_path ${directory}/f; uwsgi_temp_path ${directory}/u; scgi_temp_path ${directory}/s;
+  keepalive_timeout 3600s; keepalive_requests 1000000000;
+  proxy_cache_path ${directory}/cache-${port} levels=1:2 keys_zone=hot:64m max_size=1g inactive=1h use_temp_path=off;
+  upstream pool { server ${new URL(upstream).host}; keepalive 1024; }
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location / {
+      proxy_pass http://pool; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_cache hot; proxy_cache_valid 200 1h; proxy_cache_lock on;
+    }
+  }
+}
+`,
+  )
+  return startProgram('nginx', ['-p', directory, '-c', file], port)
+}
+
+export async function startVarnish(upstream: string): Promise<Child> {
+  const port = await freePort()
+  const directory = join(scratchDirectory(), `varnish-${port}`)
+  return startProgram(
+    'varnishd',
+    [
+      '-F',
+      '-n',
+      directory,
+      '-a',
+      `127.0.0.1:${port}`,
+      '-b',
+      new URL(upstream).host,
+      '-s',
+      'malloc,256m',
+      '-t',
+      '3600',
+      '-p',
+      'listen_depth=4096',
+    ],
+    port,
+  )
 }
