@@ -22,8 +22,8 @@ export interface Reply {
   readonly status: number
   readonly headers?: HeaderFields
   /**
-   * Instead of `headers`: a flat list of names and values, sent as it is: order, case and lines of one name survive (an answer that was kept from an upstream).
-   * With a `Content-Length` in it a stream's length is known.
+   * Instead of `headers`: a flat list of names and values, of which order, case and lines of one name survive (an answer that was kept from an upstream). It is
+   * core's from then on. With a `Content-Length` in it a stream's length is known.
    */
   readonly fields?: readonly string[]
   readonly body?: string | Uint8Array | Readable
