@@ -166,10 +166,11 @@ export class Fetch implements Hooks {
       },
       onEnd: (complete) => {
         const whole = fill.end(complete)
-        this.#host.ended(fill)
         if (whole === undefined) {
           if (!complete) this.#count('incomplete')
         } else if (admitted && (expected === undefined || expected === whole.length)) this.#store(fill, draft, whole)
+        // Not before: what was invalidated meanwhile is remembered for those that are on their way.
+        this.#host.ended(fill)
       },
     })
     return admitted
@@ -206,6 +207,8 @@ export class Fetch implements Hooks {
     const cookies = rules.setCookie === 'keep' ? [] : response.headers.getAll('set-cookie')
     const update = new HeaderList(response.headers.raw)
     if (cookies.length > 0) update.delete('set-cookie')
+    // RFC 9110 §6.6.1; the stored one is of the time when all of it came.
+    if (!update.has('date')) update.set('Date', new Date(now).toUTCString())
     const fresh = this.#freshened(entry, update, now)
     this.#succeeded = true
     host.counts.revalidated++

@@ -9,7 +9,7 @@
  *
  * Everything is synchronous until a store returns a promise.
  */
-import type { Exchange, Hooks, MaybePromise, ProxyResponse, Reply, Stage } from '@weir/core'
+import { type Exchange, HeaderList, type Hooks, type MaybePromise, type ProxyResponse, type Reply, type Stage } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import { type Asked, answer } from './answer.ts'
 import { type RequestDirectives, requestDirectives } from './cache-control.ts'
@@ -324,7 +324,7 @@ class Cache implements FetchHost {
     this.counts.misses++
     this.tell(exchange, 'miss', target.key)
     const fill = this.#begin(wish, target)
-    const fetch = new Fetch(this, target, wish, entry, fill, why, false)
+    const fetch = new Fetch(this, target, asSent(wish), entry, fill, why, false)
     fetch.prepare(exchange.headers)
     exchange.outlive(() => fill.wanted || (this.settings.finishAborted && fill.draft !== undefined))
     return fetch
@@ -335,7 +335,7 @@ class Cache implements FetchHost {
     this.counts.misses++
     this.tell(exchange, 'miss', target.key)
     if (wish.method === 'HEAD') return new Fetch(this, target, wish, undefined, undefined, why, false)
-    const fetch = new Fetch(this, target, wish, entry, new Fill('', this.#order, this.settings.rules.maxObjectSize), why, false)
+    const fetch = new Fetch(this, target, asSent(wish), entry, new Fill('', this.#order, this.settings.rules.maxObjectSize), why, false)
     if (entry !== undefined) fetch.prepare(exchange.headers)
     return fetch
   }
@@ -498,6 +498,11 @@ class Cache implements FetchHost {
 }
 
 const nothingAsked: RequestDirectives = requestDirectives(undefined, undefined)
+
+/** With the client's own fields, whatever the exchange's are made to ask for. */
+function asSent(wish: Wish): Wish {
+  return { ...wish, headers: new HeaderList(wish.headers.raw) }
+}
 
 function fillKey(wish: Wish, target: Target): string {
   return `${wish.route}${wish.authorized ? ' authorized' : ''} ${target.key}`
