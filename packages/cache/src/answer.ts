@@ -38,7 +38,7 @@ const notIn304: ReadonlySet<string> = new Set([
 /** Undefined when the body has gone since it was looked up. @param cacheStatus our member of `Cache-Status` */
 export function answer(asked: Asked, content: Content, now: number, cacheStatus: string | undefined): MaybePromise<Reply | undefined> {
   const { entry, size } = content
-  const age = String(Math.floor(ageOf(entry as CacheEntry, now) / 1000))
+  const age = String(Math.floor(ageOf(entry, now) / 1000))
   if (asked.conditional && succeeded(entry.status)) {
     const modified = entry.lastModified === undefined ? undefined : parseHttpDate(entry.lastModified, now)
     if (isNotModified(asked.headers, entry.etag, modified, now))

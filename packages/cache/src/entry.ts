@@ -44,13 +44,13 @@ export interface CacheEntry {
 }
 
 /** Milliseconds (RFC 9111 §4.2.3). */
-export function ageOf(entry: CacheEntry, now: number): number {
+export function ageOf(entry: Pick<CacheEntry, 'initialAge' | 'storedAt'>, now: number): number {
   // A clock that was set back makes nothing younger than it came.
   return entry.initialAge + Math.max(0, now - entry.storedAt)
 }
 
 /** How long it is still fresh, milliseconds; negative: for how long it has been stale. */
-export function freshFor(entry: CacheEntry, now: number): number {
+export function freshFor(entry: Pick<CacheEntry, 'initialAge' | 'storedAt' | 'lifetime'>, now: number): number {
   return entry.lifetime - ageOf(entry, now)
 }
 

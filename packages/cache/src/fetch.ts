@@ -6,7 +6,7 @@ import { type Exchange, HeaderList, type Hooks, type MaybePromise, ProxyError, t
 import type { Asked } from './answer.ts'
 import type { CacheSettings } from './cache-options.ts'
 import { type Forwarded, type Forwarding, forwardStatus } from './cache-status.ts'
-import type { CacheEntry } from './entry.ts'
+import { type CacheEntry, freshFor } from './entry.ts'
 import type { CacheDecision } from './events.ts'
 import type { Fill } from './fill.ts'
 import type { Target } from './key.ts'
@@ -153,7 +153,13 @@ export class Fetch implements Hooks {
     const length = response.headers.get('content-length')
     const expected = length === undefined || !response.hasBody ? undefined : Number(length)
     this.#succeeded = true
-    fill.share(draft, response.hasBody ? expected : 0)
+    const shareable = isShareable(draft, now)
+    if (shareable) fill.share(draft, response.hasBody ? expected : 0)
+    else {
+      // Stored to be revalidated; whoever waits has to ask for itself, and so has everybody who comes.
+      this.#host.uncacheable(fill)
+      fill.settle({ kind: 'uncacheable' })
+    }
     response.readAhead(rules.maxObjectSize)
     response.tap({
       onChunk: (chunk) => {
@@ -195,7 +201,7 @@ export class Fetch implements Hooks {
         return
       }
       host.counts.stored++
-      host.cacheable(fill)
+      if (isShareable(entry, host.settings.now())) host.cacheable(fill)
     }
     this.#change(() => host.settings.store.put(entry, body), kept)
   }
@@ -219,7 +225,7 @@ export class Fetch implements Hooks {
     } else {
       if (fresh !== entry && this.#fill !== undefined && host.stillValid(this.#fill, fresh.tags))
         this.#change(() => host.settings.store.update(fresh), nothing)
-      this.#fill?.settle({ kind: 'stored', entry: fresh })
+      this.#fill?.settle(isShareable(fresh, now) ? { kind: 'stored', entry: fresh } : { kind: 'uncacheable' })
     }
     if (this.#fill !== undefined) host.ended(this.#fill)
     if (this.#background) return undefined
@@ -287,6 +293,11 @@ export class Fetch implements Hooks {
     const { notStored } = this.#host.counts
     notStored[reason] = (notStored[reason] ?? 0) + 1
   }
+}
+
+/** May others have it who asked at the same time? RFC 9111 §4: a response that may not be used without asking does not answer them. */
+function isShareable(entry: Draft, now: number): boolean {
+  return !entry.noCache && freshFor(entry, now) > 0
 }
 
 function nothing(): void {}

@@ -69,12 +69,25 @@ interface Wish extends Asked {
   readonly directives: RequestDirectives
   readonly noStore: boolean
   readonly authorized: boolean
+  /** It has a field by which some servers take it for another request than it is. */
+  readonly overridden: boolean
   /** Fills that came to nothing while it waited. */
   failures: number
+  /** It does not wait for others any more. */
+  alone: boolean
 }
 
 /** RFC 9110 §9.2.1; whatever else may change something. */
 const safe: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'QUERY'])
+
+/** Fields that make frameworks answer another method or path than the one that is the key. */
+const overrides: ReadonlySet<string> = new Set([
+  'x-http-method',
+  'x-http-method-override',
+  'x-method-override',
+  'x-original-url',
+  'x-rewrite-url',
+])
 
 type Counts = { -readonly [K in keyof CacheStats]: CacheStats[K] extends number ? number : Partial<Record<NotStored, number>> }
 
@@ -133,7 +146,8 @@ class Cache implements FetchHost {
     if (method === 'QUERY') return this.#query(exchange, target)
     // A GET that means something by its body would be answered as if it had none.
     if (exchange.hasBody) return this.#pass(exchange, 'bypass')
-    return this.#look(exchange, target, this.#wish(exchange), undefined)
+    const wish = this.#wish(exchange)
+    return wish.overridden ? this.#pass(exchange, 'bypass') : this.#look(exchange, target, wish, undefined)
   }
 
   #pass(exchange: Exchange, why: Forwarded): Hooks | undefined {
@@ -159,6 +173,7 @@ class Cache implements FetchHost {
     let pragma = false
     let conditional = false
     let authorized = false
+    let overridden = false
     let range: string | undefined
     const { raw } = headers
     // One pass by length first: most requests have none of them.
@@ -175,9 +190,15 @@ class Cache implements FetchHost {
           if (name.toLowerCase() === 'cache-control') cacheControl = true
           else if (name.toLowerCase() === 'if-none-match') conditional = true
           else if (name.toLowerCase() === 'authorization') authorized = true
+          else if (overrides.has(name.toLowerCase())) overridden = true
           break
         case 17:
           if (name.toLowerCase() === 'if-modified-since') conditional = true
+          else if (overrides.has(name.toLowerCase())) overridden = true
+          break
+        case 14:
+        case 22:
+          if (overrides.has(name.toLowerCase())) overridden = true
           break
       }
     }
@@ -189,7 +210,9 @@ class Cache implements FetchHost {
       conditional,
       range,
       authorized,
+      overridden,
       failures: 0,
+      alone: false,
       noStore: asked.noStore,
       directives: (cacheControl || pragma) && this.settings.heedsClient(exchange) ? asked : nothingAsked,
     }
@@ -309,6 +332,7 @@ class Cache implements FetchHost {
     const why: Forwarded = entry !== undefined ? 'stale' : hasVariants ? 'vary-miss' : 'uri-miss'
     const key = fillKey(wish, target)
     const alone =
+      wish.alone ||
       wish.method === 'HEAD' ||
       wish.noStore ||
       this.settings.collapseTimeout === undefined ||
@@ -452,11 +476,13 @@ class Cache implements FetchHost {
         return reply instanceof Promise ? reply.then(orElse) : orElse(reply)
       }
       case 'uncacheable':
-        return this.#goAlone(exchange, target, wish, undefined, 'uri-miss')
+        wish.alone = true
+        return this.#look(exchange, target, wish, fill)
       case 'failed':
         // Perhaps it was its client: one of those who waited asks again, and the others wait for that one. But not one after the other for ever.
         wish.failures++
-        return wish.failures > 1 ? this.#goAlone(exchange, target, wish, undefined, 'uri-miss') : this.#look(exchange, target, wish, fill)
+        wish.alone = wish.failures > 1
+        return this.#look(exchange, target, wish, fill)
     }
   }
 
