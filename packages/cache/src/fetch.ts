@@ -255,11 +255,10 @@ export class Fetch implements Hooks {
     // The stored `Age` went when it was stored, and the 304's own counts for it.
     const age = update.get('age')
     if (age !== undefined) headers.set('Age', age)
-    const draft = draftOf(entry.key, entry.url, request, { status: entry.status, headers }, settings.rules, this.#requestedAt, now)
-    if (typeof draft === 'string')
-      return draft === 'no-lifetime' ? { ...entry, fields: headers.raw, storedAt: now, lifetime: 0 } : undefined
+    const draft = draftOf(entry.key, entry.url, request, { status: entry.status, headers }, settings.rules, this.#requestedAt, now, true)
+    if (typeof draft === 'string') return undefined
     const tags = tagsOf(update, settings.rules.tagHeaders, entry.url) ?? entry.tags
-    return { ...draft, vary: entry.vary, tags: tags.length > 0 ? tags : entry.tags, id: entry.id, size: entry.size }
+    return { ...draft, tags: tags.length > 0 ? tags : entry.tags, id: entry.id, size: entry.size }
   }
 
   #stale(entry: CacheEntry, exchange: Exchange, now: number, forwarding: Forwarding): MaybePromise<Reply | undefined> {

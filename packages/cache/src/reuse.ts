@@ -30,5 +30,5 @@ function allowsStale(entry: CacheEntry, request: RequestDirectives, left: number
 
 /** The upstream failed: may this be served instead? */
 export function servesOnError(entry: CacheEntry, now: number): boolean {
-  return -freshFor(entry, now) < entry.staleIfError
+  return !entry.noCache && -freshFor(entry, now) < entry.staleIfError
 }

@@ -75,6 +75,7 @@ export function draftOf(
   rules: StorageRules,
   requestedAt: number,
   now: number,
+  confirmed = false,
 ): Draft | NotStored {
   const { status, headers } = response
   const directives = directivesOf(headers, rules.targets)
@@ -88,7 +89,8 @@ export function draftOf(
   const etag = headers.get('etag')
   const lastModified = headers.get('last-modified')
   const hasValidator = etag !== undefined || lastModified !== undefined
-  if (lifetime === undefined && !(directives.noCache && hasValidator)) return 'no-lifetime'
+  // What a 304 has left without a lifetime is stale at once, and can be confirmed again.
+  if (lifetime === undefined && !(directives.noCache && hasValidator) && !confirmed) return 'no-lifetime'
   if ((lifetime ?? 0) <= 0 && !hasValidator && (directives.staleWhileRevalidate ?? 0) === 0) return 'no-lifetime'
   // RFC 9111 §3: an answer to a POST only with explicit freshness, and as what a GET of its own URL would get.
   if (request.method === 'POST' && (found?.explicit !== true || (found?.ms ?? 0) <= 0)) return 'method'
