@@ -405,3 +405,51 @@ describe('invalidation', () => {
     expect(site.seen).toBe(2)
   })
 })
+
+describe('keys', () => {
+  it('take what the options say of queries, fields and cookies', async () => {
+    await using site = await cachedSite(numbered(minute), {
+      key: { query: { ignore: ['utm_*', 'fbclid'] }, sortQuery: true, headers: ['X-Tenant'], cookies: ['theme'], version: 'v2' },
+    })
+    const get = async (path: string, headers?: Record<string, string>) => (await site.get(path, headers)).body
+    expect(await get('/?b=2&a=1')).toBe('answer 1')
+    expect(await get('/?utm_source=x&a=1&fbclid=y&b=2&%75tm_x=1')).toBe('answer 1')
+    expect(await get('/?a=1&b=3')).toBe('answer 2')
+    expect(await get('/?a=1&b=2', { 'x-tenant': 'acme' })).toBe('answer 3')
+    expect(await get('/?a=1&b=2', { cookie: 'id=7; theme=dark' })).toBe('answer 4')
+    expect(await get('/?a=1&b=2', { cookie: 'theme=dark; id=8' })).toBe('answer 4')
+    expect(await site.cache.purge('http://shop.example/?b=2&a=1&utm_x=1')).toBe(1)
+  })
+
+  it('are made by a function, which may say that there is none', async () => {
+    await using site = await cachedSite(numbered(minute), {
+      key: (exchange, key) => (exchange.url.startsWith('/no') ? undefined : key.toLowerCase()),
+    })
+    expect([(await site.get('/A')).body, (await site.get('/a')).body]).toEqual(['answer 1', 'answer 1'])
+    expect([(await site.get('/no')).body, (await site.get('/no')).body]).toEqual(['answer 2', 'answer 3'])
+    expect(await site.cache.purgeKey('http://shop.example/a')).toBe(1)
+  })
+
+  it('forget parameters that the origin says do not matter', async () => {
+    await using site = await cachedSite((req, res, count) => {
+      const rule = req.url?.startsWith('/all')
+        ? 'params, except=("id")'
+        : req.url?.startsWith('/order')
+          ? 'key-order'
+          : 'params=("utm" "ref")'
+      res.writeHead(200, { ...minute, ...(req.url?.includes('plain') ? {} : { 'No-Vary-Search': rule }) }).end(`answer ${count}`)
+    })
+    const get = async (path: string) => (await site.get(path)).body
+    expect([await get('/?a=1&utm=x'), await get('/?utm=y&a=1'), await get('/?a=1'), await get('/?a=2')]).toEqual(
+      [1, 1, 1, 2].map((n) => `answer ${n}`),
+    )
+    expect([await get('/all?id=1&x=2'), await get('/all?y=3&id=1'), await get('/all?id=2')]).toEqual([3, 3, 4].map((n) => `answer ${n}`))
+    expect([await get('/order?a=1&b=2'), await get('/order?b=2&a=1'), await get('/order?b=2')]).toEqual([5, 5, 6].map((n) => `answer ${n}`))
+    // An answer of the same path that does not say so is its own URL's alone.
+    expect([await get('/?plain&utm=1'), await get('/?plain&utm=2'), await get('/?plain&utm=1')]).toEqual(
+      [7, 8, 7].map((n) => `answer ${n}`),
+    )
+    expect(await site.cache.purge('http://shop.example/?a=1&ref=z')).toBe(1)
+    expect(await get('/?a=1')).toBe('answer 9')
+  })
+})

@@ -1,7 +1,7 @@
 /** The cache as the application holds it: a typed collection that can be read, asked and emptied, in the same process and at once. */
 
 import { Readable } from 'node:stream'
-import { HeaderList, type InjectedRequest, type ReverseProxy } from '@weir/core'
+import { HeaderList, type InjectedRequest, type MaybePromise, type ReverseProxy } from '@weir/core'
 import type { CacheSettings } from './cache-options.ts'
 import { ageOf, type CacheEntry, freshFor, staled } from './entry.ts'
 import { parseUrl } from './key.ts'
@@ -69,6 +69,7 @@ export interface CacheControls {
 export interface ControlHost {
   readonly settings: CacheSettings
   readonly counts: { invalidated: number }
+  find(key: string): MaybePromise<readonly CacheEntry[]>
   invalidateKey(key: string, how: Invalidation): Promise<number>
   invalidateTag(tag: string, how: Invalidation): Promise<number>
   obsoleteAll(): void
@@ -87,7 +88,7 @@ export function controls(host: ControlHost): CacheControls {
   return {
     async get(url, fields = {}) {
       const headers = new HeaderList(Object.entries(fields).flat())
-      const found = (await store.find(keys.forUrl(parseUrl(url)))).find((entry) => matches(entry.vary, headers, entry.language))
+      const found = (await host.find(keys.forUrl(parseUrl(url)))).find((entry) => matches(entry.vary, headers, entry.language))
       if (found === undefined) return undefined
       const body = await store.body(found, 0, found.size)
       if (body === undefined) return undefined

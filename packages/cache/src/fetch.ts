@@ -10,6 +10,7 @@ import { type CacheEntry, freshFor } from './entry.ts'
 import type { CacheDecision } from './events.ts'
 import type { Fill } from './fill.ts'
 import type { Target } from './key.ts'
+import type { SearchRules } from './no-vary-search.ts'
 import { servesOnError } from './reuse.ts'
 import { type Draft, draftOf, mergedFields, type NotStored } from './storage.ts'
 import { tagsOf } from './tags.ts'
@@ -23,6 +24,7 @@ export interface Wanted extends Asked {
 /** What a fetch needs of the cache that it belongs to. */
 export interface FetchHost {
   readonly settings: CacheSettings
+  readonly search: SearchRules
   readonly counts: {
     revalidated: number
     staleHits: number
@@ -184,7 +186,9 @@ export class Fetch implements Hooks {
 
   #judge(response: ProxyResponse, exchange: Exchange, now: number): Draft | NotStored {
     const { settings } = this.#host
-    const { key, url } = this.#target
+    const { url } = this.#target
+    const said = response.headers.get('no-vary-search')
+    const key = (said === undefined ? undefined : this.#host.search.learn(this.#target.key, said)) ?? this.#target.key
     const draft = draftOf(key, url, this.#wanted, response, settings.rules, this.#requestedAt, now)
     if (typeof draft === 'string' || settings.noStore === undefined) return draft
     const { status, headers } = response

@@ -20,7 +20,10 @@ export type FillNews =
   | { readonly kind: 'failed' }
 
 export class Fill {
+  /** With the route; empty for one that nobody else can join. */
   readonly key: string
+  /** Key of what is fetched. */
+  readonly target: string
   /** Which fills and which invalidations came first. */
   readonly began: number
   /** Since the head. */
@@ -41,8 +44,9 @@ export class Fill {
   #ended: 'complete' | 'broken' | undefined = undefined
 
   /** @param limit bytes that may be kept */
-  constructor(key: string, began: number, limit: number) {
+  constructor(key: string, target: string, began: number, limit: number) {
     this.key = key
+    this.target = target
     this.began = began
     this.#limit = limit
   }

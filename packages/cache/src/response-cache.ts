@@ -23,6 +23,7 @@ import { Fill, type FillNews } from './fill.ts'
 import { FrequencySketch } from './frequency.ts'
 import { invalidating } from './invalidation.ts'
 import { queryTarget, type Target } from './key.ts'
+import { SearchRules } from './no-vary-search.ts'
 import { reuseOf } from './reuse.ts'
 import type { NotStored } from './storage.ts'
 import type { Invalidation } from './store.ts'
@@ -94,6 +95,7 @@ type Counts = { -readonly [K in keyof CacheStats]: CacheStats[K] extends number 
 class Cache implements FetchHost {
   readonly settings: CacheSettings
   readonly face: ResponseCache
+  readonly search: SearchRules = new SearchRules()
   readonly counts: Counts = {
     hits: 0,
     staleHits: 0,
@@ -220,14 +222,27 @@ class Cache implements FetchHost {
 
   /** @param not the fill that turned out not to be what this request wants */
   #look(exchange: Exchange, target: Target, wish: Wish, not: Fill | undefined): MaybePromise<Reply | Hooks | undefined> {
-    let found: MaybePromise<readonly CacheEntry[]>
-    try {
-      found = this.settings.store.find(target.key)
-    } catch {
-      found = this.#storeFailed()
-    }
+    const found = this.find(target.key)
     if (!(found instanceof Promise)) return this.#decide(exchange, target, wish, found, not)
-    return found.catch(() => this.#storeFailed()).then((entries) => this.#decide(exchange, target, wish, entries, not))
+    return found.then((entries) => this.#decide(exchange, target, wish, entries, not))
+  }
+
+  /** What is stored for it; nothing when the store fails. */
+  find(key: string): MaybePromise<readonly CacheEntry[]> {
+    const found = this.#findExactly(key)
+    const alias = this.search.keyFor(key)
+    if (alias === undefined) return found
+    if (!(found instanceof Promise)) return found.length > 0 ? found : this.#findExactly(alias)
+    return found.then((entries) => (entries.length > 0 ? entries : this.#findExactly(alias)))
+  }
+
+  #findExactly(key: string): MaybePromise<readonly CacheEntry[]> {
+    try {
+      const found = this.settings.store.find(key)
+      return found instanceof Promise ? found.catch(() => this.#storeFailed()) : found
+    } catch {
+      return this.#storeFailed()
+    }
   }
 
   #storeFailed(): readonly CacheEntry[] {
@@ -359,14 +374,22 @@ class Cache implements FetchHost {
     this.counts.misses++
     this.tell(exchange, 'miss', target.key)
     if (wish.method === 'HEAD') return new Fetch(this, target, wish, undefined, undefined, why, false)
-    const fetch = new Fetch(this, target, asSent(wish), entry, new Fill('', this.#order, this.settings.rules.maxObjectSize), why, false)
+    const fetch = new Fetch(
+      this,
+      target,
+      asSent(wish),
+      entry,
+      new Fill('', target.key, this.#order, this.settings.rules.maxObjectSize),
+      why,
+      false,
+    )
     if (entry !== undefined) fetch.prepare(exchange.headers)
     return fetch
   }
 
   #begin(wish: Wish, target: Target): Fill {
     const key = fillKey(wish, target)
-    const fill = new Fill(key, this.#order, this.settings.rules.maxObjectSize)
+    const fill = new Fill(key, target.key, this.#order, this.settings.rules.maxObjectSize)
     const present = this.#fills.get(key)
     if (present === undefined) this.#fills.set(key, [fill])
     else present.push(fill)
@@ -402,7 +425,7 @@ class Cache implements FetchHost {
   }
 
   storePosted(response: ProxyResponse, exchange: Exchange, target: Target): void {
-    const fill = new Fill('', this.#order, this.settings.rules.maxObjectSize)
+    const fill = new Fill('', target.key, this.#order, this.settings.rules.maxObjectSize)
     // Without an entry there is nothing to wait for.
     void new Fetch(this, target, this.#wish(exchange), undefined, fill, 'method', false).onResponse(response, exchange)
   }
@@ -491,7 +514,10 @@ class Cache implements FetchHost {
   /** What is on its way for this key is not stored when it comes. */
   obsoleteKey(key: string): void {
     this.#order++
-    for (const fills of this.#fills.values()) for (const fill of fills) if (fill.key.endsWith(` ${key}`)) fill.obsolete = true
+    const alias = this.search.keyFor(key)
+    for (const fills of this.#fills.values())
+      for (const fill of fills)
+        if (fill.target === key || (alias !== undefined && this.search.keyFor(fill.target) === alias)) fill.obsolete = true
   }
 
   obsoleteTag(tag: string): void {
@@ -506,7 +532,9 @@ class Cache implements FetchHost {
 
   async invalidateKey(key: string, how: Invalidation): Promise<number> {
     this.obsoleteKey(key)
-    const count = await this.settings.store.invalidate(key, how)
+    const alias = this.search.keyFor(key)
+    let count = await this.settings.store.invalidate(key, how)
+    if (alias !== undefined) count += await this.settings.store.invalidate(alias, how)
     this.counts.invalidated += count
     return count
   }

@@ -3,8 +3,12 @@
  * `Cache-Groups` (RFC 9875), and the strings of `Cache-Status` (RFC 9211). What does not parse is ignored whole, as RFC 9213 §2.2 wants it.
  */
 
-/** An item: integer, decimal, boolean, or text (string, token, byte sequence and the like, which this cache has no use for). */
-type Item = { readonly type: 'integer' | 'decimal' | 'boolean' | 'string' | 'token' | 'other'; readonly value: string | number | boolean }
+/** A member: of what kind and value. Of an inner list the strings; undefined in their place where it holds anything else. */
+interface Item {
+  readonly type: 'integer' | 'decimal' | 'boolean' | 'string' | 'token' | 'list' | 'other'
+  readonly value: string | number | boolean
+  readonly strings?: readonly string[] | undefined
+}
 
 const key = /[a-z*][a-z0-9_\-.*]*/y
 const number = /-?(?:\d{1,12}\.\d{1,3}|\d{1,15})(?![\d.])/y
@@ -63,12 +67,16 @@ class Parser {
     return match === undefined ? undefined : { type: 'other', value: match[0] }
   }
 
-  /** An inner list; its members are of no use here. */
-  innerList(): boolean {
+  /** Behind its opening parenthesis. */
+  innerList(): Item | undefined {
+    let strings: string[] | undefined = []
     for (;;) {
       this.spaces(/ */y)
-      if (this.next(')')) return this.parameters()
-      if (this.item() === undefined || this.done) return false
+      if (this.next(')')) return this.parameters() ? { type: 'list', value: '', strings } : undefined
+      const item = this.item()
+      if (item === undefined || this.done) return undefined
+      if (item.type === 'string') strings?.push(item.value as string)
+      else strings = undefined
     }
   }
 
@@ -102,10 +110,7 @@ export function parseDictionary(source: string): Map<string, Item> | undefined {
     let value: Item | undefined = { type: 'boolean', value: true }
     if (!parser.next('=')) {
       if (!parser.parameters()) return undefined
-    } else if (parser.next('(')) {
-      if (!parser.innerList()) return undefined
-      value = { type: 'other', value: '' }
-    } else value = parser.item()
+    } else value = parser.next('(') ? parser.innerList() : parser.item()
     if (value === undefined) return undefined
     found.set(name, value)
     const more = parser.more()
