@@ -99,7 +99,7 @@ async function runClient(suite: Layout, port: number): Promise<Results> {
 }
 
 /** @param results as the suite writes them down */
-export function judge(suite: Layout, results: Results): readonly SuiteResult[] {
+function judge(suite: Layout, results: Results): readonly SuiteResult[] {
   const tests = new Map(suite.suites.flatMap(({ tests: list }) => list.map((test) => [test.id, test] as const)))
   const known = new Map<string, boolean>()
   const passes = (id: string): boolean => {

@@ -157,7 +157,7 @@ describe('collapsing', () => {
     await pause(20)
     expect(site.seen).toBe(2)
     waiting[1]?.writeHead(200, minute).end('good')
-    const answers = (await Promise.all(clients)).map(({ status }) => status).sort()
+    const answers = (await Promise.all(clients)).map(({ status }) => status).toSorted((a, b) => a - b)
     expect(answers).toEqual([200, 200, 200, 200, 502])
   })
 

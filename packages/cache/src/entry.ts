@@ -54,16 +54,6 @@ export function freshFor(entry: Pick<CacheEntry, 'initialAge' | 'storedAt' | 'li
   return entry.lifetime - ageOf(entry, now)
 }
 
-/**
- * Until when there is any use in keeping it. A stale response can be revalidated when it has a validator, and be served when the upstream fails.
- * @param keepStale how long a stale one with a validator is kept, ms
- */
-export function usefulFor(entry: CacheEntry, now: number, keepStale: number): number {
-  const hasValidator = entry.etag !== undefined || entry.lastModified !== undefined
-  const beyond = Math.max(entry.staleWhileRevalidate, entry.staleIfError, hasValidator ? keepStale : 0)
-  return Math.max(0, freshFor(entry, now)) + beyond
-}
-
 /** As if it had just become stale: what a soft purge leaves. */
 export function staled(entry: CacheEntry, now: number): CacheEntry {
   return freshFor(entry, now) <= 0 ? entry : { ...entry, lifetime: Math.max(0, ageOf(entry, now)) }

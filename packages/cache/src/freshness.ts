@@ -5,7 +5,7 @@ import { parseHttpDate } from './http-date.ts'
 import { targetedDirectives } from './structured-field.ts'
 
 /** Statuses that may be cached without being told so (RFC 9110 §15.1), but for 206, which is never stored here. */
-export const heuristicallyCacheable: ReadonlySet<number> = new Set([200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])
+const heuristicallyCacheable: ReadonlySet<number> = new Set([200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])
 
 /** RFC 9111 §4.2.2 suggests a tenth of the time since the last change. */
 const heuristicShare = 0.1

@@ -75,7 +75,7 @@ export function queryTarget(target: Target, exchange: Exchange, body: Uint8Array
 }
 
 /** One spelling for one resource: the host in lower case, without the scheme's own port. */
-export function urlOf(scheme: string, host: string, path: string): string {
+function urlOf(scheme: string, host: string, path: string): string {
   let name = lowered(host)
   if (scheme === 'http' ? name.endsWith(':80') : name.endsWith(':443')) name = name.slice(0, name.lastIndexOf(':'))
   return `${scheme}://${name}${path}`

@@ -153,7 +153,7 @@ function forbids(
 }
 
 /** RFC 9111 §3.1. Core has taken off what belongs to the connection. */
-export function keptFields(
+function keptFields(
   headers: HeaderList,
   directives: Directives,
   rules: Pick<StorageRules, 'setCookie' | 'hidden'>,

@@ -6,7 +6,7 @@ import type { HeaderList } from '@weir/core'
 import { parseStringList } from './structured-field.ts'
 
 /** More than this and the response is not stored: a tag that was dropped could not be invalidated. */
-export const maxTags = 256
+const maxTags = 256
 const maxTagLength = 1024
 
 /** Headers whose tags stand between spaces; those of all others stand between commas. */
