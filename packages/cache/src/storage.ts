@@ -153,12 +153,7 @@ function forbids(
 }
 
 /** RFC 9111 §3.1. Core has taken off what belongs to the connection. */
-function keptFields(
-  headers: HeaderList,
-  directives: Directives,
-  rules: Pick<StorageRules, 'setCookie' | 'hidden'>,
-  now: number,
-): string[] {
+function keptFields(headers: HeaderList, directives: Directives, rules: Pick<StorageRules, 'setCookie' | 'hidden'>, now: number): string[] {
   const kept: string[] = []
   let dated = false
   for (const [name, value] of headers) {
