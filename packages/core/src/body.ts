@@ -4,11 +4,11 @@
  *
  * One file on purpose, long as it is: whoever looks for why something stalls, or grows, has one place to look.
  *
- * `IncomingBody` carries the request's body from the client to whichever attempt reads it; `ResponsePump` carries the response's body from
- * a transport through the chain of transforms and taps to the client.
+ * `IncomingBody` carries the request's body from the client, through the transforms that stages asked for, to whichever attempt reads it;
+ * `ResponsePump` carries the response's body from a transport through the chain of transforms and taps to the client.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Duplex, Readable } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
 import { stageError } from './pipeline.ts'
@@ -68,6 +68,14 @@ export class BufferedBody implements RequestBody {
     tap.onEnd?.(true)
   }
 
+  /** For transforms, which want a stream: as if the client had sent it just now. */
+  asRequest(): IncomingMessage {
+    const source = Object.assign(new Readable(), { rawTrailers: [], complete: true })
+    if (this.#bytes.length > 0) source.push(this.#bytes)
+    source.push(null)
+    return source as unknown as IncomingMessage
+  }
+
   open(reader: BodyReader): BodyFlow {
     this.#reader = reader
     let begun = false
@@ -85,7 +93,88 @@ export class BufferedBody implements RequestBody {
   }
 }
 
-/** The client's body, streaming. One reader at a time; a replay buffer behind it. */
+interface ChainEvents {
+  onChunk(chunk: Buffer): void
+  onEnd(): void
+  /** The first stream takes more again. */
+  onDrain(): void
+  /** One of them failed, or closed before its end. */
+  onBroken(cause: unknown): void
+}
+
+/** The transforms of a request's body, joined in the order of the calls. */
+class RequestChain {
+  readonly #streams: readonly Duplex[]
+  readonly #entry: Duplex
+  readonly #exit: Duplex
+  readonly #events: ChainEvents
+  #dropped = false
+
+  constructor(streams: readonly [Duplex, ...Duplex[]], events: ChainEvents) {
+    this.#streams = streams
+    this.#entry = streams[0]
+    this.#exit = streams.at(-1) as Duplex
+    this.#events = events
+    for (const stream of streams) stream.on('error', (cause) => this.#break(cause))
+  }
+
+  /** Nothing flows before. */
+  start(): void {
+    const events = this.#events
+    for (const stream of this.#streams) {
+      stream.on('close', () => this.#checkClosed(stream))
+      // Its `close` was before anybody listened.
+      if (stream.destroyed) this.#checkClosed(stream)
+    }
+    if (this.#dropped) return
+    for (let i = 1; i < this.#streams.length; i++) this.#join(this.#streams[i - 1] as Duplex, this.#streams[i] as Duplex)
+    this.#entry.on('drain', () => this.#dropped || events.onDrain())
+    this.#exit.on('data', (chunk: Buffer) => this.#dropped || events.onChunk(chunk))
+    this.#exit.on('end', () => this.#dropped || events.onEnd())
+  }
+
+  /** False: no more before `onDrain`. */
+  write(chunk: Buffer): boolean {
+    return this.#entry.write(chunk)
+  }
+
+  end(): void {
+    this.#entry.end()
+  }
+
+  pause(): void {
+    this.#exit.pause()
+  }
+
+  resume(): void {
+    this.#exit.resume()
+  }
+
+  /** Nothing more is reported. */
+  drop(): void {
+    this.#dropped = true
+    for (const stream of this.#streams) stream.destroy()
+  }
+
+  #join(from: Duplex, to: Duplex): void {
+    from.on('data', (chunk: Buffer) => {
+      if (!to.write(chunk)) from.pause()
+    })
+    to.on('drain', () => void from.resume())
+    from.on('end', () => void to.end())
+  }
+
+  /** A stream that is closed has ended, or it never will. */
+  #checkClosed(stream: Duplex): void {
+    if (!stream.readableEnded) this.#break(stream.errored ?? new Error('the stream was closed before its end'))
+  }
+
+  #break(cause: unknown): void {
+    if (!this.#dropped) this.#events.onBroken(cause)
+  }
+}
+
+/** The client's body, streaming. One reader at a time; a replay buffer behind it, which holds what the transforms have made. */
 export class IncomingBody implements RequestBody {
   readonly length: number | undefined
   readonly hasTrailers: boolean
@@ -99,6 +188,9 @@ export class IncomingBody implements RequestBody {
   /** Index of the next replayed chunk, or -1 when the reader is live. */
   #cursor = -1
   #started = false
+  /** The client has sent all of it. */
+  #received = false
+  /** And all of it has passed the transforms. */
   #ended = false
   #error: Error | undefined
   #flowing = false
@@ -107,7 +199,11 @@ export class IncomingBody implements RequestBody {
   /** As the taps were told. */
   #reading = false
   #taps: RequestTap[] | undefined
+  #chain: RequestChain | undefined
+  /** Bytes that came out of it. */
+  #made = 0
 
+  /** @param transforms in the order in which the body passes them */
   constructor(
     req: IncomingMessage,
     length: number | undefined,
@@ -115,17 +211,27 @@ export class IncomingBody implements RequestBody {
     maxSize: number,
     replayLimit: number,
     onFailure: (error: Error) => void,
+    transforms?: readonly Duplex[],
   ) {
-    this.length = length
+    this.length = transforms === undefined ? length : undefined
     this.hasTrailers = hasTrailers
     this.#req = req
     this.#maxSize = maxSize
     this.#replay = new ReplayBuffer(replayLimit)
     this.#onFailure = onFailure
+    if (transforms === undefined) return
+    this.#chain = new RequestChain(transforms as [Duplex, ...Duplex[]], {
+      onChunk: (chunk) => this.#deliverMade(chunk),
+      onEnd: () => this.#deliverEnd(),
+      onDrain: () => this.#intake(true),
+      onBroken: (cause) => this.#fail(stageError('transformRequest', cause)),
+    })
   }
 
   get ready(): boolean {
     if (this.#started || this.#req.complete) return true
+    // What came so far may be too little for a transform to make anything of it.
+    if (this.#chain !== undefined) return false
     // HTTP/2 bytes wait in the stream behind the request.
     const source = (this.#req as { stream?: { readableLength: number } }).stream ?? this.#req
     return source.readableLength > 0
@@ -165,7 +271,7 @@ export class IncomingBody implements RequestBody {
 
   /** True when the client has sent all of it. */
   get complete(): boolean {
-    return this.#ended
+    return this.#received
   }
 
   open(reader: BodyReader): BodyFlow {
@@ -201,8 +307,21 @@ export class IncomingBody implements RequestBody {
   discard(): void {
     this.#reader = undefined
     this.#replay.release()
+    this.#dropChain()
     if (!this.#started) this.#attach()
-    if (!this.#ended) this.#read()
+    if (!this.#received) this.#intake(true)
+  }
+
+  /** The exchange has ended: the same, but a body that nobody has begun to read is left alone. */
+  dropTransforms(): void {
+    if (this.#chain === undefined) return
+    if (this.#started) this.discard()
+    else this.#dropChain()
+  }
+
+  #dropChain(): void {
+    this.#chain?.drop()
+    this.#chain = undefined
   }
 
   /** The decision to retry can no longer fall: free the memory. */
@@ -249,6 +368,10 @@ export class IncomingBody implements RequestBody {
         return
       }
       if (this.#taps !== undefined && !this.#tell(chunk)) return
+      if (this.#chain !== undefined) {
+        if (!this.#chain.write(chunk)) this.#intake(false)
+        return
+      }
       const kept = (!this.#committed && this.#replay.push(chunk)) || this.#taps !== undefined
       const reader = this.#reader
       if (reader === undefined) {
@@ -266,25 +389,57 @@ export class IncomingBody implements RequestBody {
     req.on('end', () => {
       this.#tellEnd(true)
       if (this.#error !== undefined) return
-      this.#ended = true
-      if (this.#cursor < 0) this.#reader?.onEnd(trailersOf(req))
+      this.#received = true
+      if (this.#chain !== undefined) this.#chain.end()
+      else this.#deliverEnd()
     })
     req.on('error', (error) => this.#fail(error))
     req.on('close', () => {
-      if (!this.#ended) this.#fail(new ProxyError('ERR_CLIENT_ABORTED'))
+      if (!this.#received) this.#fail(new ProxyError('ERR_CLIENT_ABORTED'))
     })
+    this.#chain?.start()
     // A middleware in front may have paused it, and then a listener alone starts nothing.
-    this.#read()
+    this.#intake(true)
+    this.#chain?.resume()
   }
 
+  /** What the last transform has made. Its memory is not ours to set free. */
+  #deliverMade(chunk: Buffer): void {
+    this.#made += chunk.length
+    if (this.#made > this.#maxSize) {
+      this.#fail(new ProxyError('ERR_BODY_TOO_LARGE'))
+      return
+    }
+    if (!this.#committed) this.#replay.push(chunk)
+    const reader = this.#reader
+    if (reader === undefined || this.#cursor >= 0) return
+    if (!reader.onChunk(chunk) && this.#reader === reader) {
+      this.#flowing = false
+      this.#stopReading()
+    }
+  }
+
+  #deliverEnd(): void {
+    this.#ended = true
+    if (this.#cursor < 0) this.#reader?.onEnd(trailersOf(this.#req))
+  }
+
+  // What a reader asks for concerns the end of the chain; the client is read as fast as the chain's beginning takes it.
+
   #read(): void {
-    this.#req.resume()
-    this.#tellFlow(true)
+    if (this.#chain === undefined) this.#intake(true)
+    else this.#chain.resume()
   }
 
   #stopReading(): void {
-    this.#req.pause()
-    this.#tellFlow(false)
+    if (this.#chain === undefined) this.#intake(false)
+    else this.#chain.pause()
+  }
+
+  #intake(reading: boolean): void {
+    if (reading) this.#req.resume()
+    else this.#req.pause()
+    this.#tellFlow(reading)
   }
 
   #tellFlow(reading: boolean): void {
@@ -305,6 +460,7 @@ export class IncomingBody implements RequestBody {
   #fail(error: Error): void {
     if (this.#error !== undefined || this.#ended) return
     this.#error = error
+    this.#dropChain()
     this.#tellEnd(false)
     const reader = this.#reader
     this.#reader = undefined

@@ -63,6 +63,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   bodyRead: boolean = false
   /** Who wants to see the request's body. */
   requestTaps: RequestTap[] | undefined = undefined
+  /** What it passes through on its way to the upstream. */
+  requestTransforms: Duplex[] | undefined = undefined
   /** The same body, when it streams from the client. */
   incoming: IncomingBody | undefined = undefined
   /** The try that was sent last; each knows the one before it. A chain and not an array literal: see docs/decisions/0019. */
@@ -159,6 +161,30 @@ export class LiveExchange implements Exchange, PumpEvents {
   tapRequest(tap: RequestTap): void {
     this.requestTaps ??= []
     this.requestTaps.push(tap)
+  }
+
+  transformRequest(stream: Duplex): void {
+    if (!this.hasBody || this.finished) {
+      stream.destroy()
+      return
+    }
+    if (this.incoming !== undefined || this.latest !== undefined) {
+      stream.destroy()
+      throw new TypeError('transformRequest: the body is on its way to the upstream; call it from `handle`')
+    }
+    this.requestTransforms ??= []
+    this.requestTransforms.push(stream)
+    this.headers.delete('content-length')
+    // Nobody else listens before the body is opened, and an error without a listener ends the process.
+    stream.on('error', (cause) => {
+      if (this.incoming === undefined) this.fail(stageError('transformRequest', cause))
+    })
+  }
+
+  /** Frees what the transforms hold, whether or not the body ever came to them. */
+  dropTransforms(): void {
+    this.incoming?.dropTransforms()
+    for (const stream of this.requestTransforms ?? []) stream.destroy()
   }
 
   readBody(limit: number): MaybePromise<Uint8Array | undefined> {

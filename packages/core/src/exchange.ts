@@ -4,6 +4,7 @@
  * (`exchange-live.test.ts` guards it).
  */
 import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
 import type { ProxyError, TerminationReason } from './errors.ts'
 import type { HeaderList } from './headers.ts'
 import type { Route } from './route.ts'
@@ -48,8 +49,15 @@ export interface Exchange {
    */
   tapRequest(tap: RequestTap): void
   /**
+   * Passes the request's body through `stream` on its way to the upstream: once, however often it is tried. To be called from `handle`; of several, the
+   * first called comes first. Core carries back-pressure, drops `Content-Length`, holds the route's `maxBodySize` on both sides, and destroys `stream` when the
+   * exchange ends (at once when there is no body). Its error ends the exchange: a `ProxyError` as it is, any other as a 500. Fields that speak of the bytes
+   * are the caller's to adjust. Taps see what the client sent.
+   */
+  transformRequest(stream: Duplex): void
+  /**
    * Reads the request's body into memory, from `handle`; it is forwarded from there afterwards. Undefined when it is longer than `limit` bytes, or of unknown
-   * length: it is left unread then. A request without a body gives an empty one.
+   * length, which it is behind a `transformRequest`: it is left unread then. A request without a body gives an empty one.
    */
   readBody(limit: number): MaybePromise<Uint8Array | undefined>
   /**

@@ -4,6 +4,7 @@
  *
  * A retry happens at an error or at a head, never after the first byte has gone to the client (attempt.ts).
  */
+import type { IncomingMessage } from 'node:http'
 import { Attempt } from './attempt.ts'
 import { BufferedBody, IncomingBody } from './body.ts'
 import { consumedBody } from './consumed-body.ts'
@@ -55,20 +56,43 @@ function showBody(exchange: LiveExchange, taps: readonly RequestTap[]): boolean 
 
 function openBody(exchange: LiveExchange, route: CompiledRoute): void {
   const facts = exchange.facts as RequestFacts
-  const { req, core } = exchange
-  if (!facts.hasBody || exchange.body !== undefined) return
+  const { req } = exchange
+  if (!facts.hasBody) return
+  // A stage has read it; those behind that one may still change it.
+  if (exchange.body instanceof BufferedBody) {
+    if (exchange.requestTransforms !== undefined) streamBody(exchange, route, exchange.body.asRequest())
+    return
+  }
   if (facts.length !== undefined && facts.length > route.maxBodySize) throw new ProxyError('ERR_BODY_TOO_LARGE')
   if (req.readableEnded || req.readableDidRead) {
     const bytes = consumedBody(req)
     if (bytes.length > route.maxBodySize) throw new ProxyError('ERR_BODY_TOO_LARGE')
-    exchange.body = new BufferedBody(bytes)
+    const body = new BufferedBody(bytes)
+    if (exchange.requestTransforms !== undefined) streamBody(exchange, route, body.asRequest())
+    else exchange.body = body
     return
   }
-  exchange.incoming = new IncomingBody(req, facts.length, facts.announcesTrailers, route.maxBodySize, route.retry.replayBuffer, (error) => {
-    if (ProxyError.is(error) && error.code !== 'ERR_CLIENT_ABORTED') cutShort(exchange, error)
+  streamBody(exchange, route, req)
+}
+
+function streamBody(exchange: LiveExchange, route: CompiledRoute, source: IncomingMessage): void {
+  const { length, announcesTrailers } = exchange.facts as RequestFacts
+  const onFailure = (error: Error): void => {
     // Answered already: what becomes of the rest of the upload, the response's own end will tell.
-    else if (!exchange.pumped) core.clientGone(exchange)
-  })
+    if (exchange.pumped) return
+    if (ProxyError.is(error) && error.code !== 'ERR_CLIENT_ABORTED') cutShort(exchange, error)
+    else exchange.core.clientGone(exchange)
+  }
+  const { maxBodySize, retry } = route
+  exchange.incoming = new IncomingBody(
+    source,
+    length,
+    announcesTrailers,
+    maxBodySize,
+    retry.replayBuffer,
+    onFailure,
+    exchange.requestTransforms,
+  )
   exchange.body = exchange.incoming
 }
 

@@ -413,6 +413,7 @@ export class ProxyCore implements StageSink {
     // An earlier one may still read the rest of an answer that was put aside.
     for (let attempt = exchange.latest?.before; attempt !== undefined; attempt = attempt.before)
       if (!attempt.over) attempt.cancelQuietly(exchange.error)
+    if (exchange.requestTransforms !== undefined) exchange.dropTransforms()
     this.#letUploadRunOut(exchange)
     if (exchange.error !== undefined) exchange.abortSignal(exchange.error)
     if (exchange.hooks !== undefined || exchangeFinish.hasSubscribers) this.#report(exchange)

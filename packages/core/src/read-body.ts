@@ -8,7 +8,8 @@ import type { MaybePromise } from './stage.ts'
 export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<Uint8Array | undefined> {
   const { facts, req, route } = exchange
   if (facts?.hasBody !== true) return new Uint8Array(0)
-  if (exchange.body !== undefined || exchange.incoming !== undefined) return undefined
+  // What comes out of a transform has no length that is known.
+  if (exchange.body !== undefined || exchange.incoming !== undefined || exchange.requestTransforms !== undefined) return undefined
   if (req.readableEnded || req.readableDidRead) {
     const bytes = consumedBody(req)
     return bytes.length > limit ? undefined : bytes

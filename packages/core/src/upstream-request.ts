@@ -37,8 +37,10 @@ export function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream
   const policy = route.hostHeader
   if (policy !== 'client' || facts.host === undefined) setHost(fields, typeof policy === 'object' ? policy.fixed : upstream.authority)
   if (exchange.body !== undefined) {
-    if (facts.length === undefined && exchange.body.length !== undefined) fields.push('Content-Length', String(exchange.body.length))
-    else if (facts.length !== undefined && facts.length !== exchange.body.length) setLength(fields, exchange.body.length as number)
+    const { length } = exchange.body
+    // Without one it is chunked; who made it so has taken the field off.
+    if (length !== undefined && facts.length === undefined) fields.push('Content-Length', String(length))
+    else if (length !== undefined && facts.length !== length) setLength(fields, length)
     if (exchange.body.hasTrailers) for (const line of exchange.headers.getAll('trailer')) fields.push('Trailer', line)
   }
   core.forwarding.write(fields, connection, facts.host, route.stripPrefix === '' ? undefined : route.stripPrefix)

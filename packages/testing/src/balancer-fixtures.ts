@@ -111,6 +111,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     locals: {},
     parent: undefined,
     tapRequest: () => {},
+    transformRequest: () => {},
     readBody: () => undefined,
     outlive: () => {},
     fork: () => {
