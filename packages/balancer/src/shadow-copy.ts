@@ -134,10 +134,14 @@ export class Copy implements Hooks, BodyTap {
     this.#upstream = upstream
     const bytes = this.#body.bytes
     const headers: string[] = []
-    const replaced = new Set(['content-length', ...settings.headers.map(([name]) => name.toLowerCase())])
+    const given = settings.headers.map(([name]) => name.toLowerCase())
+    const replaced = new Set(['content-length', 'content-encoding', ...given])
     for (let i = 0; i < fields.length; i += 2)
       if (!replaced.has((fields[i] as string).toLowerCase())) headers.push(fields[i] as string, fields[i + 1] as string)
     for (const [name, value] of settings.headers) headers.push(name, value)
+    // A stage may have the body decoded for the primary; what is here is what the client sent.
+    const coding = exchange.req.headers['content-encoding']
+    if (coding !== undefined && !given.includes('content-encoding')) headers.push('Content-Encoding', coding)
     if (bytes.length > 0) headers.push('Content-Length', String(bytes.length))
     const { protocol, pathname } = upstream.url
     const base = protocol === 'unix:' ? '' : pathname.replace(/\/+$/, '')

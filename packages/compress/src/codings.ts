@@ -1,11 +1,15 @@
 /**
- * The content codings this package speaks, by their names on the wire (RFC 9110 §8.4.1, RFC 7932, RFC 8878). `deflate` is not among them: half
- * of the world's implementations send it with a zlib wrapper and half without, and nobody needs it who has gzip.
+ * The content codings this package speaks, by their names on the wire (RFC 9110 §8.4.1, RFC 7932, RFC 8878). Responses do not come in
+ * `deflate`: half of the world's implementations send it with a zlib wrapper and half without, and nobody needs it who has gzip. A request that comes in it
+ * is another matter: there is nothing else to be had from its client.
  */
 import * as zlib from 'node:zlib'
 
 /** `br` is Brotli. */
 export type Coding = 'gzip' | 'br' | 'zstd'
+
+/** What a request may come in. `deflate` is the zlib format (RFC 1950), as RFC 9110 §8.4.1.2 has it. */
+export type RequestCoding = Coding | 'deflate'
 
 /**
  * In the order of preference when a client likes several equally. Zstandard first because it is the cheapest to make: 85 KB of JSON at the
@@ -13,10 +17,12 @@ export type Coding = 'gzip' | 'br' | 'zstd'
  */
 export const allCodings: readonly Coding[] = ['zstd', 'br', 'gzip']
 
+export const allRequestCodings: readonly RequestCoding[] = [...allCodings, 'deflate']
+
 /** Node without Zstandard (before 22.15 and 23.8) still runs this; its types say that it is always there. */
 const hasZstd = typeof (zlib as Partial<typeof zlib>).createZstdCompress === 'function'
 
-export function isAvailable(coding: Coding): boolean {
+export function isAvailable(coding: RequestCoding): boolean {
   return coding !== 'zstd' || hasZstd
 }
 

@@ -81,7 +81,7 @@ export function readCompressOptions(options: CompressOptions | undefined): Compr
   const read = new OptionReader('compress')
   const given = read.object<CompressOptions>(options, names)
   const settings: CompressSettings = {
-    codings: readCodings(read, given.codings).filter(isAvailable),
+    codings: readCodings(read, given.codings, allCodings).filter(isAvailable),
     encoders: readEncoders(read, given),
     minSize: read.size('minSize', given.minSize, 1024),
     types: readTypes(read, given.types),
@@ -97,15 +97,15 @@ export function readCompressOptions(options: CompressOptions | undefined): Compr
   return settings
 }
 
-export function readCodings(read: OptionReader, given: readonly Coding[] | undefined): readonly Coding[] {
-  if (given === undefined) return allCodings
+export function readCodings<C extends string>(read: OptionReader, given: readonly C[] | undefined, known: readonly C[]): readonly C[] {
+  if (given === undefined) return known
   if (!Array.isArray(given) || given.length === 0) {
-    read.problem('codings', given, `a list of ${allCodings.join(', ')}; for none, leave the stage out`)
-    return allCodings
+    read.problem('codings', given, `a list of ${known.join(', ')}; for none, leave the stage out`)
+    return known
   }
   const at = read.at('codings')
   for (const [index, coding] of given.entries()) {
-    if (!allCodings.includes(coding)) at.problem(index, coding, `one of ${allCodings.join(', ')}`)
+    if (!known.includes(coding)) at.problem(index, coding, `one of ${known.join(', ')}`)
     else if (given.indexOf(coding) !== index) at.problem(index, coding, 'each coding once')
   }
   return [...given]

@@ -6,12 +6,12 @@
 import type { Transform } from 'node:stream'
 // Not by name: see encoder.ts.
 import * as zlib from 'node:zlib'
-import { type Coding, isAvailable } from './codings.ts'
+import { isAvailable, type RequestCoding } from './codings.ts'
 
-type Decoder = Transform & { readonly bytesWritten: number }
+export type Decoder = Transform & { readonly bytesWritten: number }
 
 /** Whether this node notices when a body in this coding is cut short. Where it does not, the body is better left as it came. */
-export function isDecodable(coding: Coding): boolean {
+export function isDecodable(coding: RequestCoding): boolean {
   if (coding !== 'zstd') return true
   if (!isAvailable('zstd')) return false
   const frame = zlib.zstdCompressSync('weir')
@@ -23,11 +23,13 @@ export function isDecodable(coding: Coding): boolean {
   }
 }
 
-export function makeDecoder(coding: Coding): Transform {
+export function makeDecoder(coding: RequestCoding): Decoder {
   switch (coding) {
     case 'gzip':
       // Knows of members that follow each other (RFC 1952 §2.2).
       return takingNothing(zlib.createGunzip())
+    case 'deflate':
+      return takingAll(takingNothing(zlib.createInflate()))
     case 'br':
       return takingAll(takingNothing(zlib.createBrotliDecompress()))
     case 'zstd':

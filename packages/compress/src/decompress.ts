@@ -5,9 +5,10 @@
  * A coded body is a promise about a size that nobody has checked: a few KiB of it can unpack to gigabytes. The body streams, so memory is not
  * at risk, but time and bandwidth are. What unpacks to too much is broken off.
  */
-import { type Exchange, type HeaderList, type Hooks, OptionReader, type ProxyResponse, type Size, type Stage } from '@weir/core'
-import { allCodings, type Coding, canonicalName } from './codings.ts'
+import { type Exchange, type Hooks, OptionReader, type ProxyResponse, type Size, type Stage } from '@weir/core'
+import { allCodings, type Coding } from './codings.ts'
 import { readCodings } from './compress-options.ts'
+import { layersOf, maxLayers } from './content-encoding.ts'
 import { isDecodable, makeDecoder } from './decoder.ts'
 import { forbidsTransform } from './eligibility.ts'
 import { type CompressDecision, type DecompressReason, decisions } from './events.ts'
@@ -46,14 +47,11 @@ export interface DecompressStage extends Stage {
 
 /** Up to here any ratio is fine: a page of spaces is no attack. */
 const ratioFree = 1_048_576
-/** More codings on top of each other than this are no service to anybody. */
-const maxLayers = 3
-
 /** @throws OptionsError */
 export function decompress(options?: DecompressOptions): DecompressStage {
   const read = new OptionReader('decompress')
   const given = read.object<DecompressOptions>(options, ['codings', 'always', 'maxSize', 'maxRatio', 'name'])
-  const known: ReadonlySet<string> = new Set(readCodings(read, given.codings ?? allCodings).filter(isDecodable))
+  const known: ReadonlySet<string> = new Set(readCodings(read, given.codings, allCodings).filter(isDecodable))
   const always = read.boolean('always', given.always, false)
   const maxSize = read.size('maxSize', given.maxSize, 1024 ** 3, { min: 1 })
   const maxRatio = read.number('maxRatio', given.maxRatio, 200, { min: 1 })
@@ -148,14 +146,6 @@ export function decompress(options?: DecompressOptions): DecompressStage {
     },
     stats: () => ({ active: active.size, decoded, refused, skipped: { ...skipped } }),
   }
-}
-
-/** Codings in the order in which they were applied; `identity` is none. */
-function layersOf(headers: HeaderList): string[] {
-  return (headers.get('content-encoding') ?? '')
-    .split(',')
-    .map((layer) => canonicalName(layer.trim().toLowerCase()))
-    .filter((layer) => layer !== '' && layer !== 'identity')
 }
 
 function takesAll(accepted: string, layers: readonly string[]): boolean {

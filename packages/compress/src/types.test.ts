@@ -1,7 +1,14 @@
 /** The same mistakes, seen by the compiler and, for those who have none, by the factory. Each row is wrong for both. */
 import type { OptionsError, Stage } from '@weir/core'
 import { describe, expect, expectTypeOf, it } from 'vitest'
-import { type CompressStage, compress, type DecompressStage, decompress } from './index.ts'
+import {
+  type CompressStage,
+  compress,
+  type DecompressRequestsStage,
+  type DecompressStage,
+  decompress,
+  decompressRequests,
+} from './index.ts'
 
 function paths(run: () => unknown): string[] {
   try {
@@ -42,14 +49,27 @@ describe('what the compiler sees', () => {
     ['decompress with a misspelt option', () => decompress({ force: true }), ['force']],
     // @ts-expect-error a flag
     ['always by text', () => decompress({ always: 'yes' }), ['always']],
+    // @ts-expect-error that is what maxSize is for
+    ['decompressRequests with a limit by another name', () => decompressRequests({ limit: '1MiB' }), ['limit']],
+    // @ts-expect-error no such coding
+    ['decompressRequests of compress', () => decompressRequests({ codings: ['compress'] }), ['codings[0]']],
+    // @ts-expect-error pass or refuse
+    ['unsupported by flag', () => decompressRequests({ unsupported: true }), ['unsupported']],
   ])
 
   it('stages are stages', () => {
     expectTypeOf(compress).returns.toEqualTypeOf<CompressStage>()
     expectTypeOf(decompress).returns.toEqualTypeOf<DecompressStage>()
+    expectTypeOf(decompressRequests).returns.toEqualTypeOf<DecompressRequestsStage>()
     expectTypeOf<CompressStage>().toExtend<Stage>()
+    expectTypeOf<DecompressRequestsStage>().toExtend<Stage>()
     expectTypeOf<DecompressStage>().toExtend<Stage>()
-    expect([compress().name, decompress().name, compress({ name: 'zip' }).name]).toEqual(['compress', 'decompress', 'zip'])
+    expect([compress().name, decompress().name, decompressRequests().name, compress({ name: 'zip' }).name]).toEqual([
+      'compress',
+      'decompress',
+      'decompressRequests',
+      'zip',
+    ])
   })
 })
 
@@ -110,6 +130,11 @@ describe('what only the factory sees, all of it at once', () => {
       'decompress',
       () => decompress({ codings: ['gzip', 'deflate' as never], always: nonsense, maxSize: 0, maxRatio: 0.5, name: '' }),
       ['codings[1]', 'always', 'maxSize', 'maxRatio', 'name'],
+    ],
+    [
+      'decompressRequests',
+      () => decompressRequests({ codings: ['deflate', 'deflate'], maxSize: 0, maxRatio: 0.5, burst: -1, unsupported: nonsense, name: '' }),
+      ['codings[1]', 'maxSize', 'maxRatio', 'burst', 'unsupported', 'name'],
     ],
   ])
 

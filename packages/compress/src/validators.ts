@@ -48,10 +48,14 @@ export function announcesDigest(headers: HeaderList): boolean {
   return announced?.split(',').some((name) => digests.includes(name.trim().toLowerCase())) === true
 }
 
+export function dropDigests(headers: HeaderList): void {
+  for (const name of digests) headers.delete(name)
+}
+
 /** The bytes become others. Ranges of them are not to be had: the upstream would count in the old ones. */
 export function recode(headers: HeaderList): void {
   weaken(headers)
-  for (const name of digests) headers.delete(name)
+  dropDigests(headers)
   headers.delete('accept-ranges')
 }
 

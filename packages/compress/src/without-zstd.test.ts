@@ -7,7 +7,7 @@ vi.mock('node:zlib', async (original) => ({
   createZstdCompress: undefined,
   createZstdDecompress: undefined,
 }))
-const { compress, decompress } = await import('./index.ts')
+const { compress, decompress, decompressRequests } = await import('./index.ts')
 
 const text = 'All work and no play makes Jack a dull boy.\n'.repeat(100)
 
@@ -29,5 +29,13 @@ describe('without Zstandard', () => {
     const headers = { 'Content-Encoding': 'zstd' }
     const { response } = await runStage(decompress(), { response: { headers, body: 'not looked at' } })
     expect([response.headers.get('content-encoding'), response.text()]).toEqual(['zstd', 'not looked at'])
+  })
+
+  it('a request in it passes, or is told what else there is', async () => {
+    const request = { method: 'POST', url: '/', headers: { 'Content-Encoding': 'zstd' }, body: 'not looked at' }
+    const { upstreamRequests } = await runStage(decompressRequests(), { request })
+    expect(upstreamRequests.map(({ body }) => body.toString())).toEqual(['not looked at'])
+    const { response } = await runStage(decompressRequests({ unsupported: 'refuse' }), { request })
+    expect([response.status, response.headers.get('accept-encoding')]).toEqual([415, 'br, gzip, deflate'])
   })
 })
