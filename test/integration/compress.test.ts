@@ -5,7 +5,6 @@
  * Streams are tested in lockstep: the upstream writes the next piece when the client has decoded the last one. A piece that is held back
  * anywhere stops the test, and nothing depends on how fast the machine is.
  */
-import { createHook } from 'node:async_hooks'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { get as httpGet, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -34,6 +33,7 @@ import { h2Client } from './h2.ts'
 import { get } from './messages.ts'
 import { gate, startProxy, transports, until } from './observed.ts'
 import { atRest } from './setup.ts'
+import { zlibStreams } from './zlib-streams.ts'
 
 const codings = ['gzip', 'br', 'zstd'] as const
 type Coding = (typeof codings)[number]
@@ -57,23 +57,6 @@ const zstdNoticesCuts = ((): boolean => {
 const steady = (options: CompressOptions = {}): CompressStage => compress({ overload: false, ...options })
 
 const text = 'All work and no play makes Jack a dull boy.\n'.repeat(500)
-
-/** The streams of node:zlib that are made from now on, found by node's own record of them, and whether each has let go of its memory. */
-function zlibStreams(): { readonly made: () => number; readonly open: () => number } {
-  const handles: object[] = []
-  const hook = createHook({
-    init(_id, type, _trigger, resource) {
-      if (type === 'ZLIB') handles.push(resource)
-    },
-  }).enable()
-  onTestFinished(() => void hook.disable())
-  const isOpen = (handle: object): boolean => {
-    const owner = Object.getOwnPropertySymbols(handle).find((symbol) => symbol.description === 'owner_symbol')
-    const stream = owner === undefined ? undefined : (handle as Record<symbol, { _handle: unknown } | null>)[owner]
-    return stream?._handle === handle
-  }
-  return { made: () => handles.length, open: () => handles.filter(isOpen).length }
-}
 
 interface Client {
   readonly head: IncomingMessage
