@@ -1,7 +1,7 @@
 /**
  * What the package tells to whoever listens, on `node:diagnostics_channel`. Nobody listening costs one property read per response.
  *
- * - `weir:compress:decision` a `CompressDecision` for every response that a stage of this package saw
+ * - `weir:compress:decision` a `CompressDecision` for every response, or request with a body, that a stage of this package saw
  */
 import { type Channel, channel } from 'node:diagnostics_channel'
 import type { Exchange } from '@weir/core'
@@ -39,7 +39,7 @@ export type CompressReason =
   | 'overload'
 
 export type DecompressReason =
-  /** The body is decoded for this client. */
+  /** The body is decoded, for this client or for the upstream. */
   | 'decoded'
   /** The client takes the coding. */
   | 'accepted'
