@@ -27,8 +27,8 @@ export interface CompressOptions {
   /** Statuses whose bodies are compressed; or a function. Default: all. 204, 206 and 304 never are. */
   readonly statuses?: readonly number[] | ((status: number) => boolean)
   /**
-   * Longest that a byte is kept in the encoder, up to a minute. Default 10 ms. Event streams and NDJSON do not wait at all. Not 0: a flush per packet makes
-   * bodies a tenth larger.
+   * Longest that a byte is kept in the encoder, up to a minute; five times that while the encoder is behind. Default 10 ms. Event streams and NDJSON do not
+   * wait at all. Not 0: a flush per packet makes bodies a tenth larger.
    */
   readonly flushAfter?: Duration
   /** Leaves alone what another site made a browser fetch with cookies or `Authorization` (BREACH). Default false. */

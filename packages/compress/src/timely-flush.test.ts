@@ -1,4 +1,5 @@
 /** How long an encoder may keep what it was given, to the millisecond. */
+import { randomBytes } from 'node:crypto'
 import { constants, createGzip, gunzipSync } from 'node:zlib'
 import { virtualClock } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
@@ -51,6 +52,29 @@ describe('TimelyFlush', () => {
     expect(await readable()).toBe('ab')
     await clock.advance(1)
     expect(await readable()).toBe('abc')
+  })
+
+  it('waits for an encoder that is behind, up to five times as long', async () => {
+    for (const behind of [3, 9]) {
+      const { clock, encoder, flush } = rig()
+      let flushes = 0
+      encoder.flush = () => void flushes++
+      // Nobody reads: what comes out fills up, and then what goes in.
+      encoder.pause()
+      while (encoder.write(randomBytes(65_536)));
+      flush.touch()
+      await clock.advance(behind * 10)
+      if (behind === 3) {
+        expect(flushes).toBe(0)
+        encoder.resume()
+        await new Promise<void>((resolve) => encoder.once('drain', resolve))
+        await clock.advance(9)
+        expect(flushes).toBe(0)
+        await clock.advance(1)
+      }
+      expect([flushes, clock.pending]).toEqual([1, 0])
+      encoder.destroy()
+    }
   })
 
   it('leaves an encoder alone that has ended, or is gone', async () => {
