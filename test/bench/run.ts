@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { bodies } from './bodies.ts'
 import { stopAll } from './children.ts'
+import { compression } from './compression.ts'
 import { environment, render, writeDocument } from './document.ts'
 import { growth } from './growth.ts'
 import { hits } from './hits.ts'
@@ -25,6 +26,7 @@ const benchmarks: Readonly<Record<string, (options: BenchOptions) => Promise<Sec
   p7: picks,
   p8: growth,
   p9: limits,
+  p10: compression,
 }
 
 const { values: flags } = parseArgs({
