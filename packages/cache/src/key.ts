@@ -27,16 +27,23 @@ export interface Target {
   readonly key: string
 }
 
+/** Targets whose keys are at hand. */
+const maxRecent = 4096
+
 export class Keys {
   readonly #options: KeyOptions
   readonly #custom: KeyFunction | undefined
   readonly #plain: boolean
   readonly #prefix: string
+  /** Nothing but the URL counts. */
+  readonly #alone: boolean
+  readonly #recent = new Map<string, Target & { readonly host: string; readonly scheme: string }>()
 
   constructor(options: KeyOptions, custom: KeyFunction | undefined) {
     this.#options = options
     this.#custom = custom
     this.#plain = (options.query ?? 'all') === 'all' && options.sortQuery !== true
+    this.#alone = custom === undefined && options.headers === undefined && options.cookies === undefined
     this.#prefix = options.version === undefined ? '' : `${options.version} `
   }
 
@@ -44,7 +51,17 @@ export class Keys {
     const host = exchange.headers.get('host')
     // Without a host (HTTP/1.0) nobody can tell whose resource it is.
     if (host === undefined) return undefined
-    const url = urlOf(exchange.scheme, host, exchange.url)
+    const { scheme, url: path } = exchange
+    // To put a key together and to hash it costs more than all else that a hit does here; those of what is asked for often are at hand.
+    const known = this.#recent.get(path)
+    if (known !== undefined && known.host === host && known.scheme === scheme) return known
+    const url = urlOf(scheme, host, path)
+    if (this.#alone) {
+      const target = { url, key: this.forUrl(url), host, scheme }
+      if (this.#recent.size >= maxRecent) this.#recent.clear()
+      this.#recent.set(path, target)
+      return target
+    }
     const key = this.#custom === undefined ? this.forUrl(url, exchange) : this.#custom(exchange, this.forUrl(url, exchange))
     return key === undefined ? undefined : { url, key }
   }
