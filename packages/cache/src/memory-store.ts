@@ -106,8 +106,10 @@ class MemoryStore implements CacheStore {
     const present = this.#resources.peek(entry.key)?.variants
     if (present === undefined) return false
     const others = present.filter(({ id }) => id !== entry.id)
+    // Before `#set`, which empties the list of a resource that goes.
+    const found = others.length < present.length
     this.#set(entry.key, others)
-    return others.length < present.length
+    return found
   }
 
   invalidate(key: string, how: Invalidation): number {
