@@ -18,6 +18,11 @@ export interface CacheEntry {
   readonly route: string
   /** What the request said in the fields that `Vary` names: flat list of lower-case names and normalised values. Empty without `Vary`. */
   readonly vary: readonly string[]
+  /**
+   * When it was asked for. A store that several processes share needs it to tell what was asked for before something was invalidated; without it the age of
+   * the response has to do, which is as coarse as `Date`.
+   */
+  readonly requestedAt?: number
   /** When the response came, or was last confirmed by a 304. */
   readonly storedAt: number
   /** Its age then, milliseconds (RFC 9111 §4.2.3). */

@@ -1,4 +1,6 @@
 export type { CacheOptions, CollapseOptions, ResponseFacts } from './cache-options.ts'
+export type { CacheStoreCase, CacheStoreRig, CacheStoreSubject } from './cache-store-conformance.ts'
+export { cacheStoreConformance } from './cache-store-conformance.ts'
 export type { CacheControls, CachedEntry, CachedResponse, InvalidateOptions, WarmOptions } from './controls.ts'
 export type { CacheEntry } from './entry.ts'
 export type { CacheDecision } from './events.ts'
