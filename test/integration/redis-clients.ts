@@ -1,11 +1,11 @@
 /** The clients that the stores are tried with, each on a single server and on a cluster, connected and ready. */
-import { fromIoredis, fromNodeRedis, type RedisClient } from '@weir/redis'
+import { type BinaryRedisClient, fromIoredis, fromNodeRedis } from '@weir/redis'
 import { Cluster as IoCluster, Redis as IoRedis } from 'ioredis'
 import { Redis as IoValkey, Cluster as IoValkeyCluster } from 'iovalkey'
 import { createClient, createCluster } from 'redis'
 
 export interface Connected extends AsyncDisposable {
-  readonly client: RedisClient
+  readonly client: BinaryRedisClient
 }
 
 type Connect = (ports: readonly number[]) => Promise<Connected>

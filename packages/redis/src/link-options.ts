@@ -7,7 +7,7 @@ export interface LinkOptions {
   readonly client: RedisClient
   /** Begins every key; without braces. Two proxies share what they remember when they have the same. Default `weir`. */
   readonly prefix?: string
-  /** How long a call may take. Choose it below the `timeout` of the feature (100 ms), or that one comes first. Default 80 ms. */
+  /** How long a call may take. Choose it below the `timeout` of the feature (100 ms), or that one comes first. Default 80 ms; of the cache 200 ms. */
   readonly timeout?: Duration
   /** Calls that may wait for an answer at once; beyond it they fail at once. It bounds what a server that hangs costs in memory. Default 1,000. */
   readonly maxPending?: number
@@ -31,8 +31,8 @@ export interface LinkSettings {
 
 export const linkKeys: readonly string[] = ['client', 'prefix', 'timeout', 'maxPending', 'failures', 'retryAfter', 'clock']
 
-/** Problems are recorded in `read`. */
-export function readLink(read: OptionReader, given: Partial<LinkOptions>): LinkSettings {
+/** Problems are recorded in `read`. @param timeout the default, milliseconds */
+export function readLink(read: OptionReader, given: Partial<LinkOptions>, timeout: number = 80): LinkSettings {
   const { client, prefix = 'weir' } = given
   if (typeof client !== 'object' || client === null || typeof client.evalSha !== 'function')
     read.problem('client', client === undefined ? undefined : typeof client, 'fromIoredis(client) or fromNodeRedis(client)')
@@ -41,7 +41,7 @@ export function readLink(read: OptionReader, given: Partial<LinkOptions>): LinkS
   return {
     client: client as RedisClient,
     prefix,
-    timeout: read.duration('timeout', given.timeout, 80, { min: 1 }),
+    timeout: read.duration('timeout', given.timeout, timeout, { min: 1 }),
     maxPending: read.number('maxPending', given.maxPending, 1000, { min: 1, integer: true }),
     failures: read.number('failures', given.failures, 5, { min: 1, integer: true }),
     retryAfter: read.duration('retryAfter', given.retryAfter, 1000, { min: 1 }),

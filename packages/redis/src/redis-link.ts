@@ -7,6 +7,7 @@
  * anew.
  */
 import { channel } from 'node:diagnostics_channel'
+import type { RedisArgument, RedisScripts } from './client.ts'
 import type { LinkSettings } from './link-options.ts'
 import { RedisStoreError } from './redis-error.ts'
 import type { Script } from './script.ts'
@@ -36,11 +37,19 @@ export class RedisLink {
     this.#settings = settings
   }
 
-  /** @throws RedisStoreError as a rejection */
-  async run(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+  /**
+   * @param scripts the client, or its side that answers with bytes
+   * @throws RedisStoreError as a rejection
+   */
+  async run(
+    script: Script,
+    keys: readonly string[],
+    args: readonly RedisArgument[],
+    scripts: RedisScripts = this.#settings.client,
+  ): Promise<unknown> {
     this.#admit()
     try {
-      const answer = await this.#inTime(this.#call(script, keys, args))
+      const answer = await this.#inTime(this.#call(scripts, script, keys, args))
       this.#passed()
       return answer
     } catch (cause) {
@@ -61,14 +70,13 @@ export class RedisLink {
     this.#trying = this.#openUntil !== undefined
   }
 
-  async #call({ sha, source }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
-    const { client } = this.#settings
+  async #call(scripts: RedisScripts, { sha, source }: Script, keys: readonly string[], args: readonly RedisArgument[]): Promise<unknown> {
     this.#pending++
     try {
-      return await client.evalSha(sha, keys, args)
+      return await scripts.evalSha(sha, keys, args)
     } catch (error) {
       if (!messageOf(error).startsWith('NOSCRIPT')) throw error
-      return await client.eval(source, keys, args)
+      return await scripts.eval(source, keys, args)
     } finally {
       // Not at the deadline: until the client gives it up, the call is in its memory.
       this.#pending--
