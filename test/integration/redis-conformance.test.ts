@@ -1,7 +1,8 @@
 /** The stores of @weir/redis do what stores must, with every client, on Redis and on Valkey, on a single server and on a cluster of three. */
 import { setTimeout as pause } from 'node:timers/promises'
+import { cacheStoreConformance } from '@weir/cache'
 import { rateLimitStoreConformance } from '@weir/rate-limit'
-import { redisRateLimitStore, redisSessionStore } from '@weir/redis'
+import { redisCacheStore, redisRateLimitStore, redisSessionStore } from '@weir/redis'
 import { sessionStoreConformance } from '@weir/sticky'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Connected, clients } from './redis-clients.ts'
@@ -44,6 +45,19 @@ function suite(ports: () => readonly number[]): void {
         { unit: 400 },
       ))
         it.concurrent(`sessions: ${title}`, run)
+
+      for (const { name: title, run } of cacheStoreConformance({
+        name: 'cache',
+        tooLarge: (4 << 20) + 1,
+        maxVariants: 12,
+        shared: true,
+        counts: false,
+        make: () => {
+          const options = { prefix: `test-${process.pid}-${runs++}`, maxObjectSize: '4MiB', maxVariants: 12, ...patient } as const
+          return { store: redisCacheStore({ client: one.client, ...options }), second: redisCacheStore({ client: two.client, ...options }) }
+        },
+      }))
+        it.concurrent(title, run)
     })
 }
 

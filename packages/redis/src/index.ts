@@ -1,4 +1,6 @@
-export type { IoredisLike, NodeRedisLike, RedisClient } from './client.ts'
+export type { RedisCacheOptions } from './cache-store.ts'
+export { redisCacheStore } from './cache-store.ts'
+export type { BinaryRedisClient, IoredisLike, NodeRedisLike, RedisArgument, RedisClient, RedisScripts } from './client.ts'
 export { fromIoredis, fromNodeRedis } from './client.ts'
 export type { LinkOptions } from './link-options.ts'
 export type { RedisRateLimitOptions } from './rate-limit-store.ts'

@@ -1,11 +1,13 @@
 /** Wrong options are told all at once, by their names; and in the editor. */
 import { OptionsError } from '@weir/core'
 import { describe, expect, expectTypeOf, it } from 'vitest'
-import { fromIoredis, fromNodeRedis, type RedisClient } from './client.ts'
+import { redisCacheStore } from './cache-store.ts'
+import { type BinaryRedisClient, fromIoredis, fromNodeRedis, type RedisClient } from './client.ts'
 import { redisRateLimitStore } from './rate-limit-store.ts'
 import { redisSessionStore } from './session-store.ts'
 
 const client: RedisClient = { name: 'fake', cluster: false, ready: true, evalSha: async () => [], eval: async () => [] }
+const binaryClient: BinaryRedisClient = { ...client, binary: client }
 
 function problemsOf(make: () => unknown): string[] {
   try {
@@ -20,7 +22,8 @@ function problemsOf(make: () => unknown): string[] {
 describe.each([
   ['redisRateLimitStore', redisRateLimitStore],
   ['redisSessionStore', redisSessionStore],
-] as const)('%s', (_name, make) => {
+  ['redisCacheStore', redisCacheStore as (options: never) => unknown],
+] as const)('%s', (_name, make: (options: never) => unknown) => {
   it('names everything that is wrong', () => {
     const wrong = { client: {}, prefix: 'a{b}', timeout: 0, maxPending: 0.5, failures: 0, retryAfter: '-1s', clock: 1, color: 'red' }
     expect(problemsOf(() => make(wrong as never)).toSorted()).toEqual(
@@ -31,12 +34,18 @@ describe.each([
   it('needs a client, and one that was adapted', () => {
     expect(problemsOf(() => make(undefined as never))).toEqual(['client'])
     expect(problemsOf(() => make({ client: { status: 'ready', evalsha() {} } } as never))).toEqual(['client'])
-    expect(problemsOf(() => make({ client }))).toEqual([])
+    expect(problemsOf(() => make({ client: binaryClient } as never))).toEqual([])
   })
 })
 
 it('shards by what it knows', () => {
   expect(problemsOf(() => redisRateLimitStore({ client, shardBy: 'node' as never }))).toEqual(['shardBy'])
+})
+
+it('a cache is bounded, and needs bytes', () => {
+  const wrong = { client: binaryClient, maxObjectSize: 0, maxVariants: 0, keepStale: '-1s', shards: 0.5 }
+  expect(problemsOf(() => redisCacheStore(wrong as never)).toSorted()).toEqual(['keepStale', 'maxObjectSize', 'maxVariants', 'shards'])
+  expect(problemsOf(() => redisCacheStore({ client } as never))).toEqual(['client'])
 })
 
 describe('on a cluster', () => {
@@ -71,15 +80,22 @@ it('an answer that is none is an error, not a verdict', async () => {
   }
   const sessions = redisSessionStore({ client: { ...client, evalSha: async () => 7 } })
   await expect(sessions.get('k')).rejects.toMatchObject({ code: 'ERR_REDIS_REPLY' })
+  for (const answer of [undefined, 'OK', [], ['x'], [null], [['1']]]) {
+    const cache = redisCacheStore({ client: { ...binaryClient, evalSha: async () => answer } })
+    for (const call of [cache.find('k'), cache.invalidate('k', { kind: 'delete' }), cache.invalidateTag('t', { kind: 'delete' })])
+      await expect(call, JSON.stringify(answer)).rejects.toMatchObject({ code: 'ERR_REDIS_REPLY' })
+  }
 })
 
 it('types: the client has to be adapted, and options are known', () => {
-  expectTypeOf(fromIoredis).returns.toEqualTypeOf<RedisClient>()
-  expectTypeOf(fromNodeRedis).returns.toEqualTypeOf<RedisClient>()
+  expectTypeOf(fromIoredis).returns.toEqualTypeOf<BinaryRedisClient>()
+  expectTypeOf(fromNodeRedis).returns.toEqualTypeOf<BinaryRedisClient>()
   // @ts-expect-error a client
   expect(() => redisRateLimitStore({})).toThrow()
   // @ts-expect-error not adapted
   expect(() => redisSessionStore({ client: { status: 'ready' } })).toThrow()
+  // @ts-expect-error one that gives text only
+  expect(() => redisCacheStore({ client })).toThrow()
   // @ts-expect-error a unit
   expect(() => redisSessionStore({ client, timeout: '80' })).toThrow()
 })
