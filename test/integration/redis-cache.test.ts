@@ -232,12 +232,19 @@ for (const program of redisPrograms) {
       const entry = await keep(store)
       await keep(store, { key: 'l' })
       server.command('CONFIG', 'SET', 'maxmemory', '1')
-      for (let i = 0; i < 5; i++) expect(await codeOf(store.put(await asked(store, { key: 'new' }), text))).not.toBe('answered')
+      const early = await asked(store, { key: 'early', tags: ['nothing has this'] })
+      for (let i = 0; i < 5; i++) expect(await codeOf(store.put({ ...early, key: 'new' }, text))).not.toBe('answered')
       expect(await idsOf(store)).toEqual([entry.id])
       expect(await store.body(entry, 0, 5)).toEqual(text)
       expect(await store.invalidateTag('nothing has this', gone)).toBe(0)
       expect(await store.invalidateTag('t', gone)).toBe(2)
       expect([await idsOf(store), await idsOf(store, 'l')]).toEqual([[], []])
+      // There is room again: what was invalidated meanwhile has been written down.
+      server.command('CONFIG', 'SET', 'maxmemory', '0')
+      const fresh = redisCacheStore({ client: connected.client, ...options })
+      expect(await fresh.put(early, text)).toBe(false)
+      await pause(5)
+      await keep(fresh, { key: 'early' })
     })
 
     it('was emptied between a request and its answer: what was invalidated before that is not kept', async () => {

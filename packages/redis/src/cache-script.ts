@@ -33,22 +33,21 @@ local function own(key, kind)
   if found ~= kind and found ~= 'none' then redis.call('UNLINK', key) end
 end
 
--- Since when it is known what was invalidated. The server may be too full to begin a ledger; then nothing counts.
+-- Since when it is known what was invalidated.
 local function beginning(ledger)
   own(ledger, 'zset')
   local top = redis.call('ZRANGE', ledger, -1, -1)[1]
   local since = top and tonumber(string.match(top, '^=(.+)$'))
   if since then return since end
   redis.call('UNLINK', ledger)
-  redis.pcall('ZADD', ledger, '+inf', '=' .. exact(now))
+  redis.call('ZADD', ledger, '+inf', '=' .. exact(now))
   return now
 end
 
--- If there is no room even for that, the ledger goes, and with it everything that it would have to speak for.
+-- A server that is full refuses a script only what it would write first, and so never this: what has to make room comes before what takes it.
 local function stamp(ledger, what)
   redis.call('ZREMRANGEBYSCORE', ledger, '-inf', exact(now - ${longestFetch}))
-  local done = redis.pcall('ZADD', ledger, exact(now), what)
-  if type(done) == 'table' and done.err then redis.call('UNLINK', ledger) end
+  redis.call('ZADD', ledger, exact(now), what)
 end
 
 local function parse(field, text)
@@ -237,7 +236,6 @@ local list = variants(ARGV[1], ARGV[2], beginning(KEYS[1]))
 for _, v in ipairs(list) do
   if ARGV[3] == 'stale' then soften(ARGV[1], ARGV[2], v, tonumber(ARGV[4])) else drop(ARGV[1], ARGV[2], v) end
 end
--- Last: where there is no room left, what went has made some.
 stamp(KEYS[1], 'k ' .. ARGV[2])
 return { exact(now), tostring(#list) }
 `)
