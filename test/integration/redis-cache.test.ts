@@ -247,6 +247,31 @@ for (const program of redisPrograms) {
       await keep(fresh, { key: 'early' })
     })
 
+    it('leaves to the replica that is promoted what had reached it, and that can be invalidated there', async () => {
+      await using primary = await redisServer(program)
+      await using replica = await redisServer(program, ['--replicaof', '127.0.0.1', String(primary.port)])
+      await until('a replica in step', () => replica.command('INFO', 'replication').includes('master_link_status:up'), 15_000)
+      const options = { prefix: newPrefix(), timeout: '5s' } as const
+      await using one = await connect([primary.port])
+      const before = await started(redisCacheStore({ client: one.client, ...options }))
+      const entry = await keep(before, { tags: ['a', 'b'] })
+      const lost = await asked(before, { key: 'l', tags: ['c'] })
+      await pause(5)
+      await before.invalidateTag('c', gone)
+      const offset = (server: RedisServer): string | undefined =>
+        /master_repl_offset:(\d+)/.exec(server.command('INFO', 'replication'))?.[1]
+      await until('all of it at the replica', () => offset(primary) === offset(replica))
+      await primary.kill()
+      replica.command('REPLICAOF', 'NO', 'ONE')
+      await using two = await connect([replica.port])
+      const after = redisCacheStore({ client: two.client, ...options })
+      expect(await after.find('k')).toEqual([entry])
+      expect(await after.body(entry, 0, 5)).toEqual(text)
+      expect(await after.put(lost, text)).toBe(false)
+      expect(await after.invalidateTag('b', gone)).toBe(1)
+      expect(await after.find('k')).toEqual([])
+    })
+
     it('was emptied between a request and its answer: what was invalidated before that is not kept', async () => {
       await using server = await redisServer(program)
       await using one = await connect([server.port])
