@@ -108,6 +108,7 @@ export function draftOf(
     fields: keptFields(headers, directives, rules, now),
     route: request.route,
     vary: names === undefined ? unvaried : selectingFields(names, request.headers),
+    requestedAt,
     storedAt: now,
     initialAge: initialAge(headers, requestedAt, now),
     lifetime: lifetime ?? 0,
