@@ -15,6 +15,7 @@ import { withhold } from './machine.ts'
 import type { BenchOptions, Section } from './options.ts'
 import { picks } from './picks.ts'
 import { p1, p3 } from './requests.ts'
+import { traces } from './traces.ts'
 import { tunnels } from './tunnels.ts'
 
 const benchmarks: Readonly<Record<string, (options: BenchOptions) => Promise<Section>>> = {
@@ -27,6 +28,7 @@ const benchmarks: Readonly<Record<string, (options: BenchOptions) => Promise<Sec
   p8: growth,
   p9: limits,
   p10: compression,
+  p11: traces,
 }
 
 const { values: flags } = parseArgs({

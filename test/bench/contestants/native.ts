@@ -76,19 +76,20 @@ http://127.0.0.1:${port} {
 }
 
 /** nginx with its cache on a file system; what is hot comes from the page cache. */
-export async function startNginxCache(upstream: string): Promise<Child> {
+/** @param options with a `maxSize` it gets the processes that see to it */
+export async function startNginxCache(upstream: string, { maxSize }: { readonly maxSize?: string } = {}): Promise<Child> {
   const port = await freePort()
   const directory = scratchDirectory()
   const file = join(directory, `nginx-cache-${port}.conf`)
   writeFileSync(
     file,
-    `daemon off; master_process off; pid ${file}.pid; error_log stderr crit; worker_rlimit_nofile 16384;
+    `daemon off; ${maxSize === undefined ? 'master_process off' : 'worker_processes 1'}; pid ${file}.pid; error_log stderr crit; worker_rlimit_nofile 16384;
 events { worker_connections 4096; }
 http {
   access_log off; server_tokens off;
   client_body_temp_path ${directory}/b; proxy_temp_path ${directory}/p; fastcgi_temp_path ${directory}/f; uwsgi_temp_path ${directory}/u; scgi_temp_path ${directory}/s;
   keepalive_timeout 3600s; keepalive_requests 1000000000;
-  proxy_cache_path ${directory}/cache-${port} levels=1:2 keys_zone=hot:64m max_size=1g inactive=1h use_temp_path=off;
+  proxy_cache_path ${directory}/cache-${port} levels=1:2 keys_zone=hot:64m max_size=${maxSize ?? '1g'} inactive=1h use_temp_path=off manager_files=10000 manager_sleep=5ms;
   upstream pool { server ${new URL(upstream).host}; keepalive 1024; }
   server {
     listen 127.0.0.1:${port} backlog=4096;
@@ -103,7 +104,7 @@ http {
   return startProgram('nginx', ['-p', directory, '-c', file], port)
 }
 
-export async function startVarnish(upstream: string): Promise<Child> {
+export async function startVarnish(upstream: string, size = '256m'): Promise<Child> {
   const port = await freePort()
   const directory = join(scratchDirectory(), `varnish-${port}`)
   return startProgram(
@@ -117,7 +118,7 @@ export async function startVarnish(upstream: string): Promise<Child> {
       '-b',
       new URL(upstream).host,
       '-s',
-      'malloc,256m',
+      `malloc,${size}`,
       '-t',
       '3600',
       '-p',
