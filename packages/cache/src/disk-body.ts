@@ -8,8 +8,8 @@ import { DiskStoreError, errnoOf } from './disk-error.ts'
 import { noFollow } from './disk-files.ts'
 import { blockOffset, blockSize, decodeBlocks, encodedLength } from './disk-format.ts'
 
-/** Up to so many bytes are read in one go. */
-const inOneRead = 2 * blockSize
+/** Blocks that are read in one go; a body of at most so many is no stream. A call costs more than what it brings. */
+const together = 2
 
 /** Where a body lies. */
 export interface Place {
@@ -36,15 +36,15 @@ export async function readBody(
   }
   const first = Math.floor(start / blockSize)
   const last = Math.ceil(end / blockSize)
-  const short = end - start <= inOneRead
+  const short = last - first <= together
   let streams = false
   try {
-    const bytes = await readBlocks(fd, place, first, short ? last : first + 1)
+    const bytes = await readBlocks(fd, place, first, Math.min(last, first + together))
     if (bytes === undefined) return 'corrupt'
     const from = start - first * blockSize
     if (short) return bytes.subarray(from, from + end - start)
     streams = true
-    return new BodyStream(fd, place, bytes.subarray(from), first + 1, end, onCorrupt)
+    return new BodyStream(fd, place, bytes.subarray(from), first + together, end, onCorrupt)
   } finally {
     if (!streams) close(fd, ignore)
   }
@@ -75,7 +75,7 @@ class BodyStream extends Readable {
   #reading: Promise<void> | undefined
 
   constructor(fd: number, place: Place, ready: Buffer, next: number, end: number, onCorrupt: () => void) {
-    super({ highWaterMark: blockSize })
+    super({ highWaterMark: together * blockSize })
     this.#fd = fd
     this.#place = place
     this.#ready = ready
@@ -104,13 +104,15 @@ class BodyStream extends Readable {
   }
 
   async #readNext(): Promise<void> {
-    const index = this.#next++
-    const block = await readBlocks(this.#fd, this.#place, index, index + 1)
-    if (block === undefined) {
+    const index = this.#next
+    const last = Math.min(index + together, Math.ceil(this.#end / blockSize))
+    this.#next = last
+    const blocks = await readBlocks(this.#fd, this.#place, index, last)
+    if (blocks === undefined) {
       this.#onCorrupt()
-      throw new DiskStoreError('ERR_DISK_CORRUPT', `diskStore: ${this.#place.file} is damaged at block ${index}`)
+      throw new DiskStoreError('ERR_DISK_CORRUPT', `diskStore: ${this.#place.file} is damaged behind block ${index}`)
     }
-    if (!this.destroyed) this.push(block.subarray(0, this.#end - index * blockSize))
+    if (!this.destroyed) this.push(blocks.subarray(0, this.#end - index * blockSize))
   }
 }
 

@@ -8,8 +8,9 @@ import { bodyOffset, encodedLength, readPreamble, readSlots } from './disk-forma
 import { decodeHead, filePattern, folderOf, pathOf } from './disk-head.ts'
 import type { Held } from './disk-index.ts'
 
-/** Files that are opened at a time: of the four threads that node has for files and names some must be left for others. */
-const atOnce = 16
+/** Folders, and files of each, that are read at a time: the system's answers take longer than what is made of them. */
+const foldersAtOnce = 8
+const filesAtOnce = 8
 
 /** Errors of a file that will not go away by themselves. */
 const hopeless: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM', 'EISDIR', 'ELOOP'])
@@ -48,12 +49,18 @@ export class DiskScan {
 
   async #all(): Promise<void> {
     let failure: unknown
-    for (const folder of await this.#files.folders()) {
-      if (this.#stopped) throw new DiskStoreError('ERR_DISK_CLOSED', 'diskStore: closed before everything was read')
-      await this.#load(folder).catch((error: unknown) => {
-        failure = error
-      })
+    const folders = (await this.#files.folders()).values()
+    const reader = async (): Promise<void> => {
+      // One iterator for all of them.
+      for (const folder of folders) {
+        if (this.#stopped) return
+        await this.#load(folder).catch((error: unknown) => {
+          failure = error
+        })
+      }
     }
+    await Promise.all(Array.from({ length: foldersAtOnce }, reader))
+    if (this.#stopped) throw new DiskStoreError('ERR_DISK_CLOSED', 'diskStore: closed before everything was read')
     if (failure !== undefined) throw failure
     this.complete = true
     this.#folders.clear()
@@ -79,7 +86,7 @@ export class DiskScan {
       // What has another name was not written by a store, and is none of its business.
       if (!filePattern.test(name) || this.#stopped) continue
       batch.push(this.#take(`${folder}/${name}`, seen))
-      if (batch.length === atOnce) await settle()
+      if (batch.length === filesAtOnce) await settle()
     }
     await settle()
     // All at once: a folder that fails in the middle is read again, and would count twice.
