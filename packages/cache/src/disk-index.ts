@@ -2,7 +2,7 @@
  * What is on the disk, in memory: heads by key, tags, and the order in which resources go. Everything here is synchronous and takes a few steps per entry.
  *
  * The order has two parts. What was used since the start is exact: a map in the order of use. What was found at the start comes from the file system in the order
- * of hashes, and sorting a million times of use would hold up the process; so of a few candidates the one that was not used for longest goes, which comes near
+ * of hashes, and sorting a million times of use would hold up the process; so of the next few the one that was not used for longest goes, which comes near
  * to it, as in Redis. Those go before any that were used.
  */
 import { footprint, type Slot } from './disk-format.ts'
@@ -36,7 +36,7 @@ export function sizeOnDisk(held: Held): number {
   return footprint(held.slot.size, held.size)
 }
 
-const candidates = 32
+const candidates = 16
 const none: readonly Held[] = []
 
 export class DiskIndex {
@@ -48,8 +48,7 @@ export class DiskIndex {
   readonly #used = new Map<string, readonly Held[]>()
   readonly #found = new Map<string, readonly Held[]>()
   readonly #tags = new Map<string, Set<string>>()
-  #candidates: string[] = []
-  #walk: Iterator<string> | undefined
+  #walk: Iterator<string> = this.#found.keys()
 
   /** Counts as a use. */
   find(key: string): readonly Held[] {
@@ -98,19 +97,10 @@ export class DiskIndex {
 
   /** The resource whose turn it is to go. @param not those that something is being done with */
   victim(not: (key: string) => boolean): string | undefined {
-    this.#walk ??= this.#found.keys()
-    this.#candidates = this.#candidates.filter((key) => this.#found.has(key))
-    while (this.#candidates.length < candidates) {
-      const { done, value } = this.#walk.next()
-      if (done === true) {
-        this.#walk = undefined
-        break
-      }
-      if (!this.#candidates.includes(value)) this.#candidates.push(value)
-    }
     let oldest: string | undefined
     let since = Number.POSITIVE_INFINITY
-    for (const key of this.#candidates) {
+    for (let i = Math.min(candidates, this.#found.size); i > 0; i--) {
+      const key = this.#nextFound()
       const at = Math.max(...this.peek(key).map(({ notedAt }) => notedAt))
       if (at >= since || not(key)) continue
       oldest = key
@@ -119,6 +109,16 @@ export class DiskIndex {
     if (oldest !== undefined) return oldest
     for (const key of this.#used.keys()) if (!not(key)) return key
     return undefined
+  }
+
+  /** Round and round. */
+  #nextFound(): string {
+    let next = this.#walk.next()
+    if (next.done === true) {
+      this.#walk = this.#found.keys()
+      next = this.#walk.next()
+    }
+    return next.value as string
   }
 
   #count(key: string, variants: readonly Held[], sign: 1 | -1): void {
