@@ -1,5 +1,5 @@
 /** What a disk store keeps, over restarts, within its size, and what it says when it cannot. */
-import { access, chmod, mkdir, readdir, readFile, stat, symlink, unlink, writeFile } from 'node:fs/promises'
+import { access, chmod, mkdir, readdir, readFile, rm, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { OptionsError } from '@weir/core'
@@ -53,7 +53,13 @@ async function refused(work: Promise<unknown>): Promise<string> {
 describe('what is stored', () => {
   it('is there after a restart, head and body, with everything that was said', async () => {
     const store = await open()
-    const entry = entryOf('a', 5000, { etag: '"1"', language: 'de', tags: ['t'], vary: ['accept', 'x'], lifetime: Number.POSITIVE_INFINITY })
+    const entry = entryOf('a', 5000, {
+      etag: '"1"',
+      language: 'de',
+      tags: ['t'],
+      vary: ['accept', 'x'],
+      lifetime: Number.POSITIVE_INFINITY,
+    })
     expect(await store.put(entry, bodyOf(entry))).toBe(true)
     const again = await reopen(store)
     const [found] = await again.find('a')
@@ -70,14 +76,17 @@ describe('what is stored', () => {
     expect(store.find('b')).toEqual([])
   })
 
-  it.each([0, 1, 65_535, 65_536, 65_537, 131_072, 131_073, 1_000_000, 3_000_000])('is read as it was written, %i bytes of it', async (size) => {
-    const store = await open()
-    const entry = entryOf('a', size)
-    await store.put(entry, bodyOf(entry))
-    const body = await store.body(entry, 0, size)
-    expect(body instanceof Readable).toBe(size > 131_072)
-    expect((await bytesOf(body))?.equals(bodyOf(entry))).toBe(true)
-  })
+  it.each([0, 1, 65_535, 65_536, 65_537, 131_072, 131_073, 1_000_000, 3_000_000])(
+    'is read as it was written, %i bytes of it',
+    async (size) => {
+      const store = await open()
+      const entry = entryOf('a', size)
+      await store.put(entry, bodyOf(entry))
+      const body = await store.body(entry, 0, size)
+      expect(body instanceof Readable).toBe(size > 131_072)
+      expect((await bytesOf(body))?.equals(bodyOf(entry))).toBe(true)
+    },
+  )
 
   it.each([
     [0, 1],
@@ -355,8 +364,7 @@ describe('a directory', () => {
     const store = await open()
     const entry = entryOf('a', 10)
     await store.put(entry, bodyOf(entry))
-    for (const folder of await readdir(directory))
-      if (folder !== 'weir.lock') await import('node:fs/promises').then(({ rm }) => rm(join(directory, folder), { recursive: true }))
+    for (const folder of await readdir(directory)) if (folder !== 'weir.lock') await rm(join(directory, folder), { recursive: true })
     expect(await read(store, 'a')).toBeUndefined()
     expect(store.stats()).toEqual({ entries: 0, bytes: 0 })
     const next = entryOf('a', 10)

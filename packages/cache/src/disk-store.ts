@@ -263,7 +263,8 @@ class DiskStore implements DiskCacheStore {
   /** Waits until everything is read, because nobody knows the tags of what is not. */
   async invalidateTag(tag: string, how: Invalidation): Promise<number> {
     this.#check()
-    await this.#everything()
+    // At once where it can be: what is put after this call is not meant.
+    if (!this.#scan.complete) await this.#everything()
     const keys = new Set(this.#shelf.index.keysOf(tag))
     for (const { key, tags } of this.#underway) if (tags.includes(tag)) keys.add(key)
     return await this.#each([...keys], (key) => this.#shelf.invalidate(key, ({ tags }) => tags.includes(tag), how))
@@ -271,7 +272,7 @@ class DiskStore implements DiskCacheStore {
 
   async clear(): Promise<void> {
     this.#check()
-    await this.#everything()
+    if (!this.#scan.complete) await this.#everything()
     const keys = new Set(this.#shelf.index.keys())
     for (const { key } of this.#underway) keys.add(key)
     await this.#each([...keys], (key) => this.#shelf.invalidate(key, () => true, { kind: 'delete' }))
