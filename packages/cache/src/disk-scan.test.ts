@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type DiskCacheStore, diskStore } from './disk-store.ts'
 import type { CacheEntry } from './entry.ts'
-import { bodyOf, entryOf, read, temporaryDirectory } from './fixtures/entries.ts'
+import { bodyOf, entryOf, putAll, read, temporaryDirectory } from './fixtures/entries.ts'
 
 const count = 5000
 let directory: string
@@ -14,7 +14,7 @@ beforeAll(async () => {
   entries = Array.from({ length: count }, (_, i) => entryOf(`k${i}`, 20, { tags: [`t${i % 10}`] }))
   const store = make()
   await store.start()
-  for (let i = 0; i < count; i += 100) await Promise.all(entries.slice(i, i + 100).map((entry) => store.put(entry, bodyOf(entry))))
+  for (let i = 0; i < count; i += 100) await putAll(store, entries.slice(i, i + 100))
   await store.close()
 }, 60_000)
 afterAll(() => removeDirectory())

@@ -48,13 +48,13 @@ export class DiskScan {
   }
 
   async #all(): Promise<void> {
-    let failure: unknown
+    let failure: Error | undefined
     const folders = (await this.#files.folders()).values()
     const reader = async (): Promise<void> => {
       // One iterator for all of them.
       for (const folder of folders) {
         if (this.#stopped) return
-        await this.#load(folder).catch((error: unknown) => {
+        await this.#load(folder).catch((error: Error) => {
           failure = error
         })
       }

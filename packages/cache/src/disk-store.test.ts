@@ -8,7 +8,7 @@ import { DiskStoreError } from './disk-error.ts'
 import type { DiskStoreOptions } from './disk-options.ts'
 import { type DiskCacheStore, diskStore } from './disk-store.ts'
 import { freshFor } from './entry.ts'
-import { bodyOf, bytesOf, entryOf, filesIn, read, temporaryDirectory } from './fixtures/entries.ts'
+import { bodyOf, bytesOf, entryOf, filesIn, putAll, read, temporaryDirectory } from './fixtures/entries.ts'
 
 let directory: string
 let removeDirectory: () => Promise<void>
@@ -218,7 +218,7 @@ describe('what is invalidated', () => {
     const store = await open()
     await whole(store)
     const entries = Array.from({ length: 20 }, (_, i) => entryOf(`k${i}`, 100_000, { tags: ['t'] }))
-    const puts = entries.map((entry) => store.put(entry, bodyOf(entry)))
+    const puts = entries.map(async (entry) => await store.put(entry, bodyOf(entry)))
     expect(await store.invalidateTag('t', { kind: 'delete' })).toBe(20)
     expect(await Promise.all(puts)).toEqual(entries.map(() => true))
     for (const { key } of entries) expect(await store.find(key)).toEqual([])
@@ -228,7 +228,7 @@ describe('what is invalidated', () => {
   it('includes what is not read yet after a restart', async () => {
     const store = await open()
     const entries = Array.from({ length: 300 }, (_, i) => entryOf(`k${i}`, 10, { tags: ['t'] }))
-    await Promise.all(entries.map((entry) => store.put(entry, bodyOf(entry))))
+    await putAll(store, entries)
     const again = await reopen(store)
     expect(again.stats().entries).toBeLessThan(300)
     const [one, all] = await Promise.all([again.invalidate('k7', { kind: 'delete' }), again.invalidateTag('t', { kind: 'delete' })])
@@ -239,7 +239,7 @@ describe('what is invalidated', () => {
   it('all goes with clear', async () => {
     const store = await open()
     const entries = Array.from({ length: 100 }, (_, i) => entryOf(`k${i}`, 10))
-    await Promise.all(entries.map((entry) => store.put(entry, bodyOf(entry))))
+    await putAll(store, entries)
     await store.clear()
     expect(store.stats()).toEqual({ entries: 0, bytes: 0 })
     expect((await filesIn(directory)).entries).toEqual([])
@@ -275,7 +275,7 @@ describe('bounds', () => {
   it('hold when many come at once', async () => {
     const store = await open({ maxSize: 40 * 4096 })
     const entries = Array.from({ length: 200 }, (_, i) => entryOf(`k${i % 70}`, 1000 + i * 20))
-    const kept = await Promise.all(entries.map((entry) => store.put(entry, bodyOf(entry))))
+    const kept = await putAll(store, entries)
     expect(kept.filter(Boolean).length).toBeGreaterThan(20)
     expect(await bytesOnDisk()).toBeLessThanOrEqual(40 * 4096)
     expect(store.stats().bytes).toBe(await bytesOnDisk())
@@ -284,7 +284,7 @@ describe('bounds', () => {
   it('hold when the size is less than it was before', async () => {
     const store = await open()
     const entries = Array.from({ length: 100 }, (_, i) => entryOf(`k${i}`, 1000))
-    await Promise.all(entries.map((entry) => store.put(entry, bodyOf(entry))))
+    await putAll(store, entries)
     const again = await reopen(store, { maxSize: 10 * 4096 })
     await whole(again)
     const entry = entryOf('new', 1000)
@@ -320,7 +320,7 @@ describe('bounds', () => {
   it('let nothing in while too much waits to be written', async () => {
     const store = await open({ maxPending: 250_000 })
     const entries = Array.from({ length: 10 }, (_, i) => entryOf(`k${i}`, 100_000))
-    expect((await Promise.all(entries.map((entry) => store.put(entry, bodyOf(entry))))).filter(Boolean)).toHaveLength(2)
+    expect((await putAll(store, entries)).filter(Boolean)).toHaveLength(2)
     const late = entryOf('late', 100_000)
     expect(await store.put(late, bodyOf(late))).toBe(true)
   })

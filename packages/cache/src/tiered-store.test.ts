@@ -63,7 +63,7 @@ describe('reading', () => {
   it('what is only below is kept above once it was read, and comes from there then', () => {
     const { store, upper, lower } = rig()
     const entry = entryOf('a', 100)
-    lower.inner.put(entry, bodyOf(entry))
+    void lower.inner.put(entry, bodyOf(entry))
     const [found] = store.find('a') as CacheEntry[]
     expect(upper.inner.find('a')).toEqual([])
     expect(whole(store, found as CacheEntry)).toEqual(bodyOf(entry))
@@ -80,7 +80,7 @@ describe('reading', () => {
   ])('%s is not kept above', async (_name, { start, end, size }) => {
     const { store, upper, lower } = rig({ promoteUpTo: 4000 })
     const entry = entryOf('a', size)
-    lower.inner.put(entry, bodyOf(entry))
+    void lower.inner.put(entry, bodyOf(entry))
     expect(await bytesOf(await store.body(entry, start, end))).toEqual(bodyOf(entry).subarray(start, end))
     expect(upper.inner.stats().entries).toBe(0)
   })
@@ -92,8 +92,8 @@ describe('reading', () => {
       CacheEntry,
       CacheEntry,
     ]
-    for (const entry of [x, y, z]) lower.inner.put(entry, bodyOf(entry))
-    upper.inner.put(y, bodyOf(y))
+    for (const entry of [x, y, z]) void lower.inner.put(entry, bodyOf(entry))
+    void upper.inner.put(y, bodyOf(y))
     expect((store.find('a') as CacheEntry[]).map(({ id }) => id)).toEqual([z.id, y.id, x.id])
     // Also when they came up in another order.
     for (const entry of [z, x]) whole(store, entry)
@@ -105,7 +105,7 @@ describe('reading', () => {
   it('what the upper store let go of is found below', () => {
     const { store, upper } = rig({}, 4096)
     const entries = Array.from({ length: 10 }, (_, i) => entryOf(`k${i}`, 500))
-    for (const entry of entries) store.put(entry, bodyOf(entry))
+    for (const entry of entries) void store.put(entry, bodyOf(entry))
     expect(upper.inner.stats().entries).toBeLessThan(4)
     for (const entry of entries) {
       expect(store.find(entry.key)).toMatchObject([{ id: entry.id }])
@@ -117,8 +117,8 @@ describe('reading', () => {
   it('every entry is listed once', async () => {
     const { store, lower } = rig()
     const [a, b] = [entryOf('a', 10), entryOf('b', 10)]
-    store.put(a, bodyOf(a))
-    lower.inner.put(b, bodyOf(b))
+    void store.put(a, bodyOf(a))
+    void lower.inner.put(b, bodyOf(b))
     const listed = []
     for await (const { key } of store.entries()) listed.push(key)
     expect(listed.sort()).toEqual(['a', 'b'])
@@ -129,7 +129,7 @@ describe('changing', () => {
   it('is done in both', () => {
     const { store, upper, lower } = rig()
     const entry = entryOf('a', 10, { tags: ['t'] })
-    store.put(entry, bodyOf(entry))
+    void store.put(entry, bodyOf(entry))
     expect(store.update({ ...entry, lifetime: 5 })).toBe(true)
     for (const { inner } of [upper, lower]) expect(inner.find('a')).toMatchObject([{ lifetime: 5 }])
     expect(store.invalidateTag('t', { kind: 'stale', now: entry.storedAt + 1 })).toBe(1)
@@ -137,18 +137,18 @@ describe('changing', () => {
       expect(freshFor((inner.find('a') as CacheEntry[])[0] as CacheEntry, entry.storedAt + 5)).toBeLessThanOrEqual(0)
     expect(store.remove(entry)).toBe(true)
     for (const { inner } of [upper, lower]) expect(inner.stats().entries).toBe(0)
-    store.put(entry, bodyOf(entry))
+    void store.put(entry, bodyOf(entry))
     expect(store.invalidate('a', { kind: 'delete' })).toBe(1)
     expect(store.invalidate('a', { kind: 'delete' })).toBe(0)
-    store.put(entry, bodyOf(entry))
-    store.clear()
+    void store.put(entry, bodyOf(entry))
+    void store.clear()
     for (const { inner } of [upper, lower]) expect(inner.stats().entries).toBe(0)
   })
 
   it('is complete when both are', async () => {
     const { store, lower, upper } = rig()
     const entry = entryOf('a', 10)
-    store.put(entry, bodyOf(entry))
+    void store.put(entry, bodyOf(entry))
     lower.state.late = true
     let done = false
     const work = Promise.resolve(store.invalidate('a', { kind: 'delete' })).then((count) => {
@@ -175,7 +175,7 @@ describe('changing', () => {
   it.each(changes)('a body that is on its way up during %s is not kept as it was', async (_name, change) => {
     const { store, lower, upper } = rig()
     const entry = entryOf('a', 10, { tags: ['t'] })
-    lower.inner.put(entry, bodyOf(entry))
+    void lower.inner.put(entry, bodyOf(entry))
     const [found] = store.find('a') as CacheEntry[]
     lower.state.late = true
     const reading = whole(store, found as CacheEntry)
@@ -190,7 +190,7 @@ describe('changing', () => {
   it.each(changes)('a head that was found before %s does not come up after it', async (_name, change) => {
     const { store, lower, upper } = rig()
     const entry = entryOf('a', 10, { tags: ['t'] })
-    lower.inner.put(entry, bodyOf(entry))
+    void lower.inner.put(entry, bodyOf(entry))
     const [found] = store.find('a') as CacheEntry[]
     await change(store, entry)
     await whole(store, found as CacheEntry)
@@ -200,7 +200,7 @@ describe('changing', () => {
   it('a body that is replaced while it is on its way up does not replace the new one', async () => {
     const { store, lower, upper } = rig()
     const old = entryOf('a', 10)
-    lower.inner.put(old, bodyOf(old))
+    void lower.inner.put(old, bodyOf(old))
     lower.state.late = true
     const reading = whole(store, old)
     const fresh = entryOf('a', 20)
@@ -215,7 +215,7 @@ describe('changing', () => {
     expect(store.find('a')).toEqual([])
     lower.state.late = true
     const entries = ['x', 'y'].map((accept) => entryOf('a', 10, { vary: ['accept', accept] }))
-    const puts = entries.map((entry) => store.put(entry, bodyOf(entry)))
+    const puts = entries.map(async (entry) => await store.put(entry, bodyOf(entry)))
     await lower.proceed()
     await Promise.all(puts)
     lower.state.late = false
@@ -253,7 +253,7 @@ describe('a lower store that fails', () => {
       () => store.clear(),
     ]) {
       lower.state.failing = false
-      store.put(entry, bodyOf(entry))
+      void store.put(entry, bodyOf(entry))
       lower.state.failing = true
       expect(work).toThrow('failing')
       expect(upper.inner.find('a')).toEqual([])
@@ -264,10 +264,10 @@ describe('a lower store that fails', () => {
     const { store, lower } = rig()
     lower.state.failing = true
     const entry = entryOf('a', 10)
-    store.put(entry, bodyOf(entry))
+    void store.put(entry, bodyOf(entry))
     lower.state.failing = false
     const other = entryOf('a', 10, { vary: ['accept', 'x'] })
-    store.put(other, bodyOf(other))
+    void store.put(other, bodyOf(other))
     expect(store.find('a')).toMatchObject([{ id: other.id }, { id: entry.id }])
   })
 })
