@@ -6,7 +6,8 @@ import type { DiskStoreError } from './disk-error.ts'
 export interface DiskStoreOptions {
   /**
    * Where the files are; made, with its parents, when it is not there. One store of one process at a time: another one that starts on it is refused with
-   * `ERR_DISK_LOCKED`. A local file system is meant; what is there under other names than the store's is left alone.
+   * `ERR_DISK_LOCKED`. Where it cannot be told whether the last one is still alive, as in a container that was killed, a start watches its lock for five seconds.
+   * A local file system is meant; what is there under other names than the store's is left alone.
    */
   readonly directory: string
   /** Bytes of all files: heads, checksums and bodies, each file rounded up to 4 KiB. Required. */

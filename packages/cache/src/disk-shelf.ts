@@ -22,7 +22,8 @@ export class DiskShelf {
   readonly #changes: KeyedQueue
   readonly #report: (error: unknown, doing: string) => void
   readonly #writers = new Limiter(writers)
-  #shrinking = false
+  #shrinking: Promise<void> | undefined
+  #stopped = false
   /** Bytes on disk that are about to be taken. */
   #reserved = 0
   /** Bytes of files that are being removed, and when one of them is. */
@@ -156,16 +157,21 @@ export class DiskShelf {
 
   /** In the background, one file after the other. */
   shrink(): void {
-    if (this.#shrinking || !this.#isTooLarge()) return
-    this.#shrinking = true
+    if (this.#shrinking !== undefined || !this.#isTooLarge()) return
     const work = async (): Promise<void> => {
-      while (this.#isTooLarge() && (await this.#evict()));
+      while (!this.#stopped && this.#isTooLarge() && (await this.#evict()));
     }
-    work()
+    this.#shrinking = work()
       .catch((error: unknown) => this.#report(error, 'cannot make room'))
       .finally(() => {
-        this.#shrinking = false
+        this.#shrinking = undefined
       })
+  }
+
+  /** Nothing more goes in the background; what is left is the next start's. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#shrinking
   }
 
   #isTooLarge(): boolean {

@@ -5,6 +5,7 @@
  *   disk-format.ts     what a file looks like, and its checksums
  *   disk-files.ts      a file appears whole or not at all
  *   disk-body.ts       nothing goes out unchecked
+ *   disk-reader.ts     what becomes of a read that met a change, or a damaged file
  *   disk-index.ts      what is there, in memory, so that lookups are synchronous
  *   disk-shelf.ts      both in step, and within their bounds
  *   disk-scan.ts       what was there before
@@ -12,18 +13,17 @@
  *
  * Changes of a key run one after the other. Reads run beside them: one that meets a change finds checksums of another entry, waits for the change, looks again.
  */
-import { utimes } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { MaybePromise } from '@weir/core'
 import { DirectoryLock } from './directory-lock.ts'
-import { readBody } from './disk-body.ts'
 import { DiskStoreError, diskError } from './disk-error.ts'
 import { DiskFiles, type DiskIo } from './disk-files.ts'
 import * as format from './disk-format.ts'
 import { decodeHead, encodeHead, pathOf } from './disk-head.ts'
 import { type Held, weightInMemory } from './disk-index.ts'
 import { type DiskSettings, type DiskStoreOptions, readDiskOptions } from './disk-options.ts'
+import { DiskReader } from './disk-reader.ts'
 import { DiskScan } from './disk-scan.ts'
 import { DiskShelf } from './disk-shelf.ts'
 import type { CacheEntry } from './entry.ts'
@@ -54,8 +54,6 @@ export function openDiskStore(settings: DiskSettings, io?: DiskIo): DiskCacheSto
   return new DiskStore(settings, io)
 }
 
-// Use is noted in the file's time at most so often, ms: the order in which things go outlives a restart about so exactly.
-const noteEvery = 600_000
 const together = 32
 const nothing: readonly CacheEntry[] = []
 
@@ -67,6 +65,7 @@ class DiskStore implements DiskCacheStore {
   readonly #scan: DiskScan
   readonly #changes = new KeyedQueue()
   readonly #shelf: DiskShelf
+  readonly #reader: DiskReader
   /** What is being put or updated: its tags are not in the index yet. */
   readonly #underway = new Set<CacheEntry>()
   /** Why it does nothing; undefined while it is open. */
@@ -80,7 +79,9 @@ class DiskStore implements DiskCacheStore {
   constructor(settings: DiskSettings, io: DiskIo | undefined) {
     this.#settings = settings
     this.#files = new DiskFiles(settings.directory, settings.fsync, io)
-    this.#shelf = new DiskShelf(settings, this.#files, this.#changes, (error, doing) => this.#report(error, doing))
+    const report = (error: unknown, doing: string): void => this.#report(error, doing)
+    this.#shelf = new DiskShelf(settings, this.#files, this.#changes, report)
+    this.#reader = new DiskReader(this.#files, this.#shelf, this.#changes, () => this.#off === undefined, report)
     this.#lock = new DirectoryLock(settings.directory, () => this.#lockLost())
     this.#scan = new DiskScan(this.#files, (key, held) => {
       this.#shelf.index.add(key, held)
@@ -122,6 +123,7 @@ class DiskStore implements DiskCacheStore {
     await this.#starting?.catch(() => {})
     if (!this.#lost) this.#off = new DiskStoreError('ERR_DISK_CLOSED', 'diskStore: closed')
     await this.#scan.stop()
+    await this.#shelf.stop()
     await this.#changes.idle()
     if (this.#starting !== undefined) await this.#lock.release()
   }
@@ -134,6 +136,7 @@ class DiskStore implements DiskCacheStore {
     )
     this.#settings.onError?.(this.#off)
     void this.#scan.stop()
+    void this.#shelf.stop()
   }
 
   #report(error: unknown, doing: string): void {
@@ -151,53 +154,8 @@ class DiskStore implements DiskCacheStore {
     return variants.length === 0 ? nothing : variants.map(({ head }) => decodeHead(head))
   }
 
-  async body(entry: CacheEntry, start: number, end: number): Promise<Uint8Array | Readable | undefined> {
-    // Ends: an entry that changed is another object in the index, and one that did not is condemned.
-    while (this.#off === undefined) {
-      const held = this.#shelf.index.byId(entry.key, entry.id)
-      if (held === undefined) return undefined
-      const until = Math.min(end, held.size)
-      if (start >= until) return new Uint8Array(0)
-      const place = {
-        file: this.#files.at(held.path),
-        offset: format.bodyOffset(held.slot.size),
-        size: held.size,
-        seed: format.seedOf(held.id),
-      }
-      let bytes: Awaited<ReturnType<typeof readBody>>
-      try {
-        bytes = await readBody(place, start, until, () => void this.#condemn(entry.key, held))
-      } catch (error) {
-        throw diskError(error, `cannot read ${place.file}`)
-      }
-      if (typeof bytes !== 'string') {
-        this.#note(held)
-        return bytes
-      }
-      if (await this.#condemn(entry.key, held)) return undefined
-    }
-    return undefined
-  }
-
-  #note(held: Held): void {
-    const now = Date.now()
-    if (now - held.notedAt < noteEvery) return
-    held.notedAt = now
-    utimes(this.#files.at(held.path), now / 1000, now / 1000, () => {})
-  }
-
-  /** Removes what is not what it should be. False when it had only just become another. */
-  async #condemn(key: string, held: Held): Promise<boolean> {
-    try {
-      return await this.#changes.run(key, async () => {
-        if (this.#lost || this.#shelf.index.byId(key, held.id) !== held) return false
-        await this.#shelf.drop(key, [held])
-        return true
-      })
-    } catch (error) {
-      this.#report(error, `cannot remove ${held.path}`)
-      return true
-    }
+  body(entry: CacheEntry, start: number, end: number): Promise<Uint8Array | Readable | undefined> {
+    return this.#reader.body(entry, start, end)
   }
 
   async put(given: CacheEntry, body: Uint8Array): Promise<boolean> {
