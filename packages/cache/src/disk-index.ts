@@ -25,7 +25,7 @@ export interface Held {
 
 // The object, its slot, path and id, its part of the maps; measured with 100,000 entries of typical heads.
 const perVariant = 620
-const perTag = 180
+const perTag = 100
 
 /** Bytes of memory that it takes in the index, as near as can be told. */
 export function weightInMemory(held: Held): number {

@@ -13,8 +13,9 @@ export interface DiskStoreOptions {
   /** Bytes of all files: heads, checksums and bodies, each file rounded up to 4 KiB. Required. */
   readonly maxSize: Size
   /**
-   * Bytes of memory for the heads of everything on the disk, with which a lookup is synchronous. About 0.7 KiB for an entry and what its header fields take, so
-   * that the default is good for some 40,000. Beyond it what was not used for longest goes although there is room on the disk. Default 64 MiB.
+   * Bytes of memory for the heads of everything on the disk, with which a lookup is synchronous. About 0.6 KiB for an entry and what its key and its
+   * header fields take, and 0.1 KiB for a tag: the default is good for some 50,000. Beyond it what was not used for longest goes although there is room
+   * on the disk. Default 64 MiB.
    */
   readonly maxIndex?: Size
   /** Variants of one key; the oldest goes for the next one. Default 32. */
