@@ -1,4 +1,6 @@
-/** Entries of a disk store for tests in several processes: a body is made of its id, so that whoever reads it can tell whether it is whole. */
+/**
+ * Entries of a disk store for tests in several processes: a body is made of its id, so that whoever reads it can tell whether it is whole.
+ */
 import { createHash } from 'node:crypto'
 import type { CacheEntry } from '@weir/cache'
 

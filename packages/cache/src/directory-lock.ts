@@ -1,10 +1,11 @@
 /**
- * One process, one directory: two would not see each other's invalidations. Node has no flock, so the lock is a file that says who holds it, and that its holder
- * touches every two seconds.
+ * One process, one directory: two would not see each other's invalidations. Node has no flock, so the lock is a file that says who holds
+ * it, and that its holder touches every two seconds.
  *
- * A lock is taken over when its process is dead, which can be known on the same host, and otherwise when nobody has touched it for five seconds: process numbers
- * come back (in a container every process is number 1) and mean nothing on another host. Who was taken over all the same, because it was stopped for so long,
- * learns it at its next touch and stays off. That two are on at once for a moment costs no torn entry, for files appear whole; it may cost an invalidation.
+ * A lock is taken over when its process is dead, which can be known on the same host, and otherwise when nobody has touched it for five
+ * seconds: process numbers come back (in a container every process is number 1) and mean nothing on another host. Who was taken over all
+ * the same, because it was stopped for so long, learns it at its next touch and stays off. That two are on at once for a moment costs no
+ * torn entry, for files appear whole; it may cost an invalidation.
  */
 import { randomUUID } from 'node:crypto'
 import { readFile, realpath, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'

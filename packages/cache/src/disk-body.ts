@@ -1,6 +1,7 @@
 /**
- * Reading a body: in one go when it is short, as a stream when it is long. The file is open before anything is handed out, so that a removal afterwards does not
- * matter, and every block is checked before it goes out: a client may get less than was promised, and its connection broken, but never other bytes.
+ * Reading a body: in one go when it is short, as a stream when it is long. The file is open before anything is handed out, so that a
+ * removal afterwards does not matter, and every block is checked before it goes out: a client may get less than was promised, and its
+ * connection broken, but never other bytes.
  */
 import { close, constants, open, read } from 'node:fs'
 import { Readable } from 'node:stream'

@@ -1,6 +1,6 @@
 /**
- * Changes of files. A file appears whole under its name or not at all: it is written under another name, and renamed. Names are hashes, links are not followed,
- * and only the owner may read what may be of others' sessions: 0600 below 0700.
+ * Changes of files. A file appears whole under its name or not at all: it is written under another name, and renamed. Names are hashes,
+ * links are not followed, and only the owner may read what may be of others' sessions: 0600 below 0700.
  */
 import { randomBytes } from 'node:crypto'
 import { constants, promises } from 'node:fs'
@@ -148,8 +148,8 @@ export class DiskFiles {
   }
 
   /**
-   * It is gone when this resolves, also for whoever starts later. Where a name cannot be taken out of its folder its file is emptied, which makes it one that the
-   * next start removes.
+   * It is gone when this resolves, also for whoever starts later. Where a name cannot be taken out of its folder its file is emptied, which
+   * makes it one that the next start removes.
    */
   async remove(path: string): Promise<void> {
     try {

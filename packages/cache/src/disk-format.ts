@@ -2,12 +2,13 @@
  * What a file looks like. One per variant, so that one rename makes it appear whole:
  *
  *   preamble    16 bytes: magic, version, size of a slot, CRC-32
- *   two slots   for the head. The valid one with the higher sequence counts: a head is rewritten in place, into the other slot, and a write that was torn
- *               leaves the one before
+ *   two slots   for the head. The valid one with the higher sequence counts: a head is rewritten in place, into the other slot, and a write
+ *               that was torn leaves the one before
  *   body        in blocks of 64 KiB, each followed by its CRC-32
  *
- * A checksum per block and not per body: a range can be checked without reading the rest, and a stream before each of its pieces goes out. A block's checksum
- * is seeded with the entry's id and the block's place, because after a loss of power a file may show blocks of another one that was there before.
+ * A checksum per block and not per body: a range can be checked without reading the rest, and a stream before each of its pieces goes out.
+ * A block's checksum is seeded with the entry's id and the block's place, because after a loss of power a file may show blocks of another
+ * one that was there before.
  */
 import { crc32 } from 'node:zlib'
 

@@ -1,6 +1,6 @@
 /**
- * An entry as text, and the name of its file. A tuple instead of an object: half the bytes, and this text is what the index keeps in memory, one flat string
- * instead of some thirty objects that every collection would have to walk.
+ * An entry as text, and the name of its file. A tuple instead of an object: half the bytes, and this text is what the index keeps in
+ * memory, one flat string instead of some thirty objects that every collection would have to walk.
  */
 import { hash } from 'node:crypto'
 import type { CacheEntry } from './entry.ts'

@@ -1,9 +1,10 @@
 /**
- * What is on the disk, in memory: heads by key, tags, and the order in which resources go. Everything here is synchronous and takes a few steps per entry.
+ * What is on the disk, in memory: heads by key, tags, and the order in which resources go. Everything here is synchronous and takes a few
+ * steps per entry.
  *
- * The order has two parts. What was used since the start is exact: a map in the order of use. What was found at the start comes from the file system in the order
- * of hashes, and sorting a million times of use would hold up the process; so of the next few the one that was not used for longest goes, which comes near
- * to it, as in Redis. Those go before any that were used.
+ * The order has two parts. What was used since the start is exact: a map in the order of use. What was found at the start comes from the
+ * file system in the order of hashes, and sorting a million times of use would hold up the process; so of the next few the one that was not
+ * used for longest goes, which comes near to it, as in Redis. Those go before any that were used.
  */
 import { footprint, type Slot } from './disk-format.ts'
 

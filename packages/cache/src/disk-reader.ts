@@ -1,6 +1,6 @@
 /**
- * Reads run beside the changes of their key. One that meets a change finds checksums of another entry, or no file: so before a file is taken for damaged, and
- * removed, the change is waited for and the index is asked again.
+ * Reads run beside the changes of their key. One that meets a change finds checksums of another entry, or no file: so before a file is
+ * taken for damaged, and removed, the change is waited for and the index is asked again.
  */
 import { utimes } from 'node:fs'
 import type { Readable } from 'node:stream'

@@ -1,6 +1,6 @@
 /**
- * Finding out what an earlier process left. A folder at a time in the background; and whoever needs a key before its turn has its folder read first, a few files.
- * So nothing that is done with a key ever misses a file of it, while the whole may still take minutes.
+ * Finding out what an earlier process left. A folder at a time in the background; and whoever needs a key before its turn has its folder
+ * read first, a few files. So nothing that is done with a key ever misses a file of it, while the whole may still take minutes.
  */
 import { DiskStoreError, errnoOf } from './disk-error.ts'
 import type { DiskFiles, Start } from './disk-files.ts'

@@ -1,6 +1,6 @@
 /**
- * Index and files, kept in step: what is in the one is in the other, but for the time that a change takes. Whoever changes something here has the key to itself,
- * see `KeyedQueue`; finding room is the one thing that reaches for other keys.
+ * Index and files, kept in step: what is in the one is in the other, but for the time that a change takes. Whoever changes something here
+ * has the key to itself, see `KeyedQueue`; finding room is the one thing that reaches for other keys.
  */
 import type { DiskFiles } from './disk-files.ts'
 import * as format from './disk-format.ts'

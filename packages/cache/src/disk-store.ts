@@ -11,7 +11,8 @@
  *   disk-scan.ts       what was there before
  *   directory-lock.ts  one process, one directory
  *
- * Changes of a key run one after the other. Reads run beside them: one that meets a change finds checksums of another entry, waits for the change, looks again.
+ * Changes of a key run one after the other. Reads run beside them: one that meets a change finds checksums of another entry, waits for the
+ * change, looks again.
  */
 import type { Readable } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -32,18 +33,23 @@ import type { CacheStore, CacheStoreStats, Invalidation } from './store.ts'
 
 export interface DiskCacheStore extends CacheStore {
   /**
-   * Makes and locks the directory, and removes what a killed process left half-done. What is stored there is read in the background from then on; whatever is
-   * asked for before its turn is read first. A cache calls it; call it yourself to learn early what is wrong. Until then nothing is found and nothing stored.
-   * @throws DiskStoreError `ERR_DISK_DIRECTORY`, `ERR_DISK_ACCESS`, `ERR_DISK_FULL`, `ERR_DISK_LOCKED`, `ERR_DISK_IO`; may be called again then
+   * Makes and locks the directory, and removes what a killed process left half-done. What is stored there is read in the background from
+   * then on; whatever is asked for before its turn is read first. A cache calls it; call it yourself to learn early what is wrong. Until
+   * then nothing is found and nothing stored.
+   * @throws DiskStoreError `ERR_DISK_DIRECTORY`, `ERR_DISK_ACCESS`, `ERR_DISK_FULL`, `ERR_DISK_LOCKED`, `ERR_DISK_IO`; may be called again
+   *   then
    */
   start(): Promise<void>
-  /** When everything is written, and the directory free for another store. Whoever made the store calls it, after closing the proxy. It cannot be started again. */
+  /**
+   * When everything is written, and the directory free for another store. Whoever made the store calls it, after closing the proxy. It
+   * cannot be started again.
+   */
   close(): Promise<void>
 }
 
 /**
- * At run time a change that fails rejects with a `DiskStoreError`, leaves no file behind, and what it was to replace is gone. An invalidation that rejects has
- * taken place in this process, but may be undone by a restart.
+ * At run time a change that fails rejects with a `DiskStoreError`, leaves no file behind, and what it was to replace is gone. An
+ * invalidation that rejects has taken place in this process, but may be undone by a restart.
  * @throws OptionsError
  */
 export function diskStore(options: DiskStoreOptions): DiskCacheStore {

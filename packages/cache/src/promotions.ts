@@ -1,7 +1,7 @@
 /**
- * Bodies on their way up. Between reading one and keeping it above anything may happen to its entry, and then what is kept would outlive its invalidation. So a
- * promotion is given up when its key, or everything, is changed while it goes on, none begins while a change does, and what is kept is the head that the lower
- * store has at the end: the one that was found may be older than a change.
+ * Bodies on their way up. Between reading one and keeping it above anything may happen to its entry, and then what is kept would outlive
+ * its invalidation. So a promotion is given up when its key, or everything, is changed while it goes on, none begins while a change does,
+ * and what is kept is the head that the lower store has at the end: the one that was found may be older than a change.
  */
 import type { Readable } from 'node:stream'
 import type { MaybePromise } from '@weir/core'

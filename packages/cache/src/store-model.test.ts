@@ -1,6 +1,6 @@
 /**
- * The stores that outlive a process beside a list of entries: whatever is done with them, one thing after the other or several at once, with restarts in between,
- * they have what the list has, whole, in its order, and no file more.
+ * The stores that outlive a process beside a list of entries: whatever is done with them, one thing after the other or several at once,
+ * with restarts in between, they have what the list has, whole, in its order, and no file more.
  */
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
@@ -176,7 +176,8 @@ it.each([
               await rig.close()
               rig = await make(path)
             }
-            // What is tagged cannot be told before the directory is read, and so what comes meanwhile is invalidated, too: no mistake, but not what the list does.
+            // What is tagged cannot be told before the directory is read, and so what comes meanwhile is invalidated, too: no mistake, but
+            // not what the list does.
             if (atOnce.length > 1 && atOnce.some(({ kind }) => kind === 'invalidateTag')) for await (const _ of rig.store.entries());
             await Promise.all(atOnce.map((op) => act(rig.store, model, known, op)))
             await compare(rig.store, model)

@@ -1,4 +1,7 @@
-/** A small store above a large one: what is read from where, what is kept above, and that neither an invalidation nor a failure gets lost between them. */
+/**
+ * A small store above a large one: what is read from where, what is kept above, and that neither an invalidation nor a failure gets lost
+ * between them.
+ */
 import { OptionsError } from '@weir/core'
 import { describe, expect, it } from 'vitest'
 import type { CacheEntry } from './entry.ts'

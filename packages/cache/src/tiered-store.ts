@@ -1,10 +1,11 @@
 /**
- * Two stores as one: a small fast one above a large slow one. What is changed is changed in both; what is read comes from above when all of it is there, and what
- * had to come from below is kept above as well, when it is small. The lower one may fail without the upper one's entries being lost.
+ * Two stores as one: a small fast one above a large slow one. What is changed is changed in both; what is read comes from above when all of
+ * it is there, and what had to come from below is kept above as well, when it is small. The lower one may fail without the upper one's
+ * entries being lost.
  *
- * Two things need care. The upper store may have some variants of a key and not others, and who asks for one of the others must not be told that there is none: so
- * it is remembered how many there are below, and only as many above are an answer. And a body that is on its way up may be invalidated meanwhile: so it is not kept
- * when its key, or everything, was changed while it was being read.
+ * Two things need care. The upper store may have some variants of a key and not others, and who asks for one of the others must not be told
+ * that there is none: so it is remembered how many there are below, and only as many above are an answer. And a body that is on its way up
+ * may be invalidated meanwhile: so it is not kept when its key, or everything, was changed while it was being read.
  */
 import type { Readable } from 'node:stream'
 import { type MaybePromise, OptionReader, type Size } from '@weir/core'

@@ -1,6 +1,7 @@
 /**
- * Changes a disk store without end, until it is killed. Before each change it says `try` and the key, after it what is there under the key: `kept` with id and
- * lifetime, or `gone`. A line is in the pipe when the call returns, so the reader knows what was done and what was only begun.
+ * Changes a disk store without end, until it is killed. Before each change it says `try` and the key, after it what is there under the key:
+ * `kept` with id and lifetime, or `gone`. A line is in the pipe when the call returns, so the reader knows what was done and what was only
+ * begun.
  */
 import { diskStore } from '@weir/cache'
 import { diskBody, diskEntry } from '../disk-entries.ts'
