@@ -193,6 +193,21 @@ describe('changing', () => {
     for (const kept of upper.inner.find('a') as CacheEntry[]) expect(kept.lifetime).toBe(0)
   })
 
+  it.each(changes)('a body that is read before %s has reached the lower store is not kept as it was', async (_name, change) => {
+    const { store, lower, upper } = rig()
+    const entry = entryOf('a', 10, { tags: ['t'] })
+    void lower.inner.put(entry, bodyOf(entry))
+    const [found] = store.find('a') as CacheEntry[]
+    lower.state.late = true
+    const changing = change(store, entry)
+    lower.state.late = false
+    expect(whole(store, found as CacheEntry)).toEqual(bodyOf(entry))
+    expect(upper.inner.find('a')).toEqual([])
+    await lower.proceed()
+    await changing
+    expect(upper.inner.find('a')).toEqual([])
+  })
+
   it.each(changes)('a head that was found before %s does not come up after it', async (_name, change) => {
     const { store, lower, upper } = rig()
     const entry = entryOf('a', 10, { tags: ['t'] })
