@@ -28,17 +28,15 @@ function childFile(name: string): string {
 }
 
 interface Writer {
-  /** What it said about each key last. */
-  readonly said: Map<string, readonly string[]>
   /** When it has stored so many things. */
   busy(changes: number): Promise<void>
   kill(): Promise<void>
 }
 
-async function writer(round: string): Promise<Writer> {
+/** @param said filled with what it said about each key last */
+async function writer(round: string, said = new Map<string, readonly string[]>()): Promise<Writer> {
   const child = spawn(process.execPath, [childFile('disk-writer'), directory, round], { stdio: ['ignore', 'pipe', 'inherit'], env })
   running.push(child)
-  const said = new Map<string, readonly string[]>()
   let changes = 0
   let wanted = Number.POSITIVE_INFINITY
   let onBusy = (): void => {}
@@ -47,14 +45,15 @@ async function writer(round: string): Promise<Writer> {
     createInterface({ input: child.stdout as Readable }).on('line', (line) => {
       if (line === 'ready') return resolve()
       const [what = '', key = '', ...more] = line.split(' ')
-      said.set(key, [what, ...more])
-      if (what !== 'try' && ++changes >= wanted) onBusy()
+      // Over what was kept something is stored: then one or the other is there, whatever happens.
+      const replaces = what === 'storing' && said.get(key)?.[0] === 'kept'
+      said.set(key, [replaces ? 'replacing' : what, ...more])
+      if ((what === 'kept' || what === 'gone') && ++changes >= wanted) onBusy()
     })
     child.on('exit', () => reject(new Error('the writer ended')))
   })
   await ready
   return {
-    said,
     busy: (count) =>
       new Promise((resolve) => {
         wanted = changes + count
@@ -72,10 +71,9 @@ it('killed at any moment, everything that is served is whole, what was done is d
   const said = new Map<string, readonly string[]>()
   let survivors = 0
   for (let round = 0; round < 15; round++) {
-    const child = await writer(`r${round}`)
+    const child = await writer(`r${round}`, said)
     await child.busy(1 + Math.floor(random() * 120))
     await child.kill()
-    for (const [key, words] of child.said) said.set(key, words)
 
     const store = diskStore({ directory, maxSize: '256MiB' })
     await store.start()
@@ -90,8 +88,12 @@ it('killed at any moment, everything that is served is whole, what was done is d
     }
     for (const [key, [what, id, lifetime]] of said) {
       if (what === 'gone') expect(found.get(key)).toBeUndefined()
+      if (what === 'replacing') expect(found.get(key)).toBeDefined()
       if (what === 'kept') expect(found.get(key)).toMatchObject({ id, lifetime: Number(lifetime) })
     }
+    // What was begun and not done is one thing or the other from now on.
+    for (const key of said.keys()) said.set(key, ['gone'])
+    for (const [key, { id, lifetime }] of found) said.set(key, ['kept', id, String(lifetime)])
     await store.close()
   }
   // Else there was nothing to see.

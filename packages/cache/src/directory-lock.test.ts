@@ -66,8 +66,11 @@ it.each([
   expect((await owner()).token).not.toBe('x')
 })
 
-it('that is being touched is somebody’s', async () => {
-  await left({ pid: 1, host: 'elsewhere', token: 'x' })
+it.each([
+  ['of another host', { pid: 1, host: 'elsewhere', token: 'x' }],
+  ['of this host', { pid: process.ppid, host: hostname(), token: 'x' }],
+])('that is being touched, by a process %s, is somebody’s', async (_name, owned) => {
+  await left(owned)
   let at = 1_000_000
   const touching = setInterval(() => void utimes(join(directory, 'weir.lock'), at, at++), 20)
   try {
