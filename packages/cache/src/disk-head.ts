@@ -27,6 +27,7 @@ export function encodeHead(entry: CacheEntry): string {
     entry.language ?? null,
     entry.tags,
     entry.size,
+    entry.requestedAt ?? null,
   ])
 }
 
@@ -37,15 +38,15 @@ function finite(milliseconds: number): number {
 
 type Tuple = [
   ...[string, string, string, number, string[], string, string[], number, number, number, number, number, boolean, boolean, boolean],
-  ...[string | null, string | null, string | null, string[], number],
+  ...[string | null, string | null, string | null, string[], number, number | null],
 ]
 
 /** Of what `encodeHead` gave. @throws SyntaxError, TypeError for anything else */
 export function decodeHead(text: string): CacheEntry {
   const t = JSON.parse(text) as Tuple
-  if (!Array.isArray(t) || t.length !== 20 || typeof t[1] !== 'string' || !Number.isSafeInteger(t[19]) || t[19] < 0)
+  if (!Array.isArray(t) || t.length !== 21 || typeof t[1] !== 'string' || !Number.isSafeInteger(t[19]) || t[19] < 0)
     throw new TypeError('not the head of an entry')
-  return {
+  const entry = {
     id: t[0],
     key: t[1],
     url: t[2],
@@ -67,6 +68,7 @@ export function decodeHead(text: string): CacheEntry {
     tags: t[18],
     size: t[19],
   }
+  return t[20] === null ? entry : { ...entry, requestedAt: t[20] }
 }
 
 /** `5f0`: every variant of a key is in this one, so that reading one small directory tells everything about a key. 4096 of them. */

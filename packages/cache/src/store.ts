@@ -23,9 +23,10 @@ export interface CacheStore {
   /** The bytes of an entry that `find` gave, from `start` up to `end` (exclusive); undefined when it has gone since. */
   body(entry: CacheEntry, start: number, end: number): MaybePromise<Uint8Array | Readable | undefined>
   /**
-   * Keeps an entry, in place of the variant of the same route and selecting fields. The body is the store's from here on. False when it was not kept: too
-   * large for it, or not worth what it would push out; then, and when it fails, the variant that it was to replace is gone, too. Of one process the cache itself sees to it that
-   * nothing is kept that was asked for before an invalidation; a store that several share has to see to it for the others (`requestedAt`).
+   * Keeps an entry, in place of the variant of the same route and selecting fields. The body is the store's from here on. False when it was
+   * not kept: too large for it, or not worth what it would push out; then, and when it fails, the variant that it was to replace is gone,
+   * too. Of one process the cache itself sees to it that nothing is kept that was asked for before an invalidation; a store that several
+   * share has to see to it for the others (`requestedAt`).
    */
   put(entry: CacheEntry, body: Uint8Array): MaybePromise<boolean>
   /** Another head for a body that is there (same `id`); false when it has gone. */

@@ -16,7 +16,9 @@ import type { CacheStore, CacheStoreStats, Invalidation } from './store.ts'
 import { both, settled } from './store-pair.ts'
 
 export interface TieredStoreOptions {
-  /** Asked first: `memoryStore`. Nobody else may change what is in it. */
+  /**
+   * Asked first: `memoryStore`. Nobody else may change what is in it. Of the variants of a key it may keep some that the lower one let go of.
+   */
   readonly upper: CacheStore
   /** Asked for the rest: `diskStore`. What others change in it is seen when the upper store has let go of it. Close it yourself. */
   readonly lower: CacheStore
