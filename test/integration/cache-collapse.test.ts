@@ -1,6 +1,7 @@
 /** One request to the upstream for many clients (E37): who waits, who reads along, and that nobody's end is the end of others. */
 import type { ServerResponse } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
+import { type CacheStore, memoryStore } from '@weir/cache'
 import { rawConnect } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { ask, type CachedSite, cachedSite } from './caching.ts'
@@ -310,3 +311,67 @@ it('a HEAD that nothing is stored for goes through', async () => {
   expect((await site.get()).headers['x-method']).toBe('GET')
   expect((await ask(site.port, '/', { method: 'HEAD' })).headers['x-method']).toBe('GET')
 })
+
+describe('what is invalidated while it is on its way', () => {
+  it('is not had by those who come afterwards', async () => {
+    for (const act of ['purge', 'tag'] as const) {
+      const { site, waiting, arrived } = await held()
+      await using _ = site
+      const fields = { ...minute, 'Cache-Tag': 't' }
+      const invalidate = () => (act === 'purge' ? site.cache.purge('http://shop.example/') : site.cache.invalidateTag('t'))
+      // Before the head, and in the middle of the body.
+      for (const [n, begun] of [
+        [1, false],
+        [3, true],
+      ] as const) {
+        const before = site.get()
+        await arrived(n)
+        if (begun) {
+          waiting[n - 1]?.writeHead(200, fields).write('old')
+          await pause(20)
+        }
+        await invalidate()
+        const after = site.get()
+        await inflight(site, 2)
+        if (!begun) waiting[n - 1]?.writeHead(200, fields).write('old')
+        waiting[n - 1]?.end()
+        expect((await before).body).toBe('old')
+        await arrived(n + 1)
+        waiting[n]?.writeHead(200, fields).end('new')
+        expect((await after).body, `${act} ${begun}`).toBe('new')
+        await invalidate()
+      }
+    }
+  })
+
+  it('is had from the fetch while a slow store takes it, and once only from the upstream', async () => {
+    const inner = memoryStore({ maxSize: '1MiB' })
+    const slow = { ...methodsOf(inner), put: async (...args: Parameters<typeof inner.put>) => pause(100).then(() => inner.put(...args)) }
+    const { site, waiting, arrived } = await held({ store: slow })
+    await using _ = site
+    const first = site.get()
+    await arrived(1)
+    waiting[0]?.writeHead(200, minute).end('once')
+    await first
+    expect((await site.get()).body).toBe('once')
+    await until('it is stored', () => site.cache.stats().stored === 1)
+    expect((await site.get()).headers['cache-status']).toMatch(/hit/)
+    expect(site.seen).toBe(1)
+  })
+})
+
+function methodsOf(store: CacheStore): CacheStore {
+  return {
+    name: store.name,
+    find: (key) => store.find(key),
+    body: (entry, start, end) => store.body(entry, start, end),
+    put: (entry, body) => store.put(entry, body),
+    update: (entry) => store.update(entry),
+    remove: (entry) => store.remove(entry),
+    invalidate: (key, how) => store.invalidate(key, how),
+    invalidateTag: (tag, how) => store.invalidateTag(tag, how),
+    entries: () => store.entries(),
+    clear: () => store.clear(),
+    stats: () => store.stats(),
+  }
+}

@@ -66,6 +66,8 @@ export class Fetch implements Hooks {
   readonly #requestedAt: number
   #asksToConfirm = false
   #succeeded = false
+  /** The store has not said yet that it has it. */
+  #storing = false
 
   constructor(
     host: FetchHost,
@@ -129,7 +131,7 @@ export class Fetch implements Hooks {
     if (fill === undefined) return
     // Broke off before there was a body, or its client left and nobody else wanted it.
     fill.end(false)
-    this.#host.ended(fill)
+    if (!this.#storing) this.#host.ended(fill)
     if (this.#background && !this.#succeeded) this.#host.refreshFailed(fill)
   }
 
@@ -176,8 +178,10 @@ export class Fetch implements Hooks {
         const whole = fill.end(complete)
         if (whole === undefined) {
           if (!complete) this.#count('incomplete')
-        } else if (admitted && (expected === undefined || expected === whole.length)) this.#store(fill, draft, whole)
-        // Not before: what was invalidated meanwhile is remembered for those that are on their way.
+        } else if (admitted && (expected === undefined || expected === whole.length)) {
+          this.#store(fill, draft, whole)
+          return
+        }
         this.#host.ended(fill)
       },
     })
@@ -197,9 +201,16 @@ export class Fetch implements Hooks {
 
   #store(fill: Fill, draft: Draft, body: Buffer): void {
     const host = this.#host
-    if (!host.stillValid(fill, draft.tags)) return
+    if (!host.stillValid(fill, draft.tags)) {
+      host.ended(fill)
+      return
+    }
     const entry: CacheEntry = { ...draft, fields: sized(draft, body.length), id: `${origin}-${(ids++).toString(36)}`, size: body.length }
+    this.#storing = true
     const kept = (done: boolean): void => {
+      this.#storing = false
+      // Not before: until it is in the store it is had from here, and what is invalidated is remembered for what is on its way.
+      host.ended(fill)
       if (!done) {
         this.#count('admission')
         return
@@ -207,7 +218,14 @@ export class Fetch implements Hooks {
       host.counts.stored++
       if (isShareable(entry, host.settings.now())) host.cacheable(fill)
     }
-    this.#change(() => host.settings.store.put(entry, body), kept)
+    this.#change(
+      () => host.settings.store.put(entry, body),
+      kept,
+      () => {
+        this.#storing = false
+        host.ended(fill)
+      },
+    )
   }
 
   /** RFC 9111 §4.3.4. */
@@ -279,8 +297,9 @@ export class Fetch implements Hooks {
     this.#change(() => this.#host.settings.store.remove(entry), nothing)
   }
 
-  #change(act: () => MaybePromise<boolean>, done: (result: boolean) => void): void {
+  #change(act: () => MaybePromise<boolean>, done: (result: boolean) => void, otherwise?: () => void): void {
     const failed = (): void => {
+      otherwise?.()
       this.#host.counts.storeErrors++
     }
     try {

@@ -62,7 +62,8 @@ export class Fill {
 
   /** Can somebody who comes now still read all of it? */
   get joinable(): boolean {
-    return this.#news === undefined || (this.#news.kind === 'shared' && !this.#overflown && this.#ended === undefined)
+    // Also when all of it is there: while it is being stored, nobody finds it anywhere else.
+    return this.#news === undefined || (this.#news.kind === 'shared' && !this.#overflown && this.#ended !== 'broken')
   }
 
   /** @returns the news if there are any, else what takes the waiter off again */

@@ -353,7 +353,8 @@ class Cache implements FetchHost {
       this.settings.collapseTimeout === undefined ||
       (this.#passes.get(key) ?? 0) > this.settings.now()
     if (alone) return this.#goAlone(exchange, target, wish, entry, why)
-    for (const fill of this.#fills.get(key) ?? []) if (fill !== not && fill.joinable) return this.#follow(exchange, target, wish, fill)
+    for (const fill of this.#fills.get(key) ?? [])
+      if (fill !== not && fill.joinable && this.stillValid(fill, fill.draft?.tags ?? [])) return this.#follow(exchange, target, wish, fill)
     if (entry === undefined && (wish.conditional || wish.range !== undefined) && wish.method === 'GET') {
       // The client wants a part, or perhaps nothing; what is stored is the whole.
       const fill = this.#begin(wish, target)
@@ -482,7 +483,9 @@ class Cache implements FetchHost {
     switch (news.kind) {
       case 'shared': {
         const { draft, length } = fill
-        if (draft === undefined || !fill.joinable || !suits(draft, wish)) return this.#look(exchange, target, wish, fill)
+        // Invalidated since it began: who came before that might have it, who came after must not.
+        if (draft === undefined || !fill.joinable || !suits(draft, wish) || !this.stillValid(fill, draft.tags))
+          return this.#look(exchange, target, wish, fill)
         this.counts.collapsed++
         this.tell(exchange, 'collapsed', target.key)
         return answer(wish, { entry: draft, size: length, open: (start, end) => fill.reader(start, end) }, now, line)
@@ -490,7 +493,7 @@ class Cache implements FetchHost {
       case 'stored':
       case 'stale': {
         const { entry } = news
-        if (!suits(entry, wish)) return this.#look(exchange, target, wish, fill)
+        if (!suits(entry, wish) || !this.stillValid(fill, entry.tags)) return this.#look(exchange, target, wish, fill)
         this.counts.collapsed++
         this.tell(exchange, 'collapsed', target.key)
         const reply = this.fromStore(wish, entry, now, line)

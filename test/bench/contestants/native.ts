@@ -83,7 +83,7 @@ export async function startNginxCache(upstream: string, { maxSize }: { readonly 
   const file = join(directory, `nginx-cache-${port}.conf`)
   writeFileSync(
     file,
-    `daemon off; ${maxSize === undefined ? 'master_process off' : 'worker_processes 1'}; pid ${file}.pid; error_log stderr crit; worker_rlimit_nofile 16384;
+    `daemon off; ${maxSize === undefined ? 'master_process off' : 'user root; worker_processes 1'}; pid ${file}.pid; error_log stderr crit; worker_rlimit_nofile 16384;
 events { worker_connections 4096; }
 http {
   access_log off; server_tokens off;
