@@ -10,6 +10,7 @@ import { startUpstream } from './upstream.ts'
 
 const FLOOR = 'node:http by itself (floor)'
 const WEIR = 'weir, cached'
+const CODED = 'weir, cached in Brotli'
 const VARNISH = 'Varnish'
 
 export async function hits(options: BenchOptions): Promise<Section> {
@@ -22,13 +23,14 @@ export async function hits(options: BenchOptions): Promise<Section> {
   const contestants: Contestant[] = [
     { name: FLOOR, leads: true, start: () => startNode('contestants/answer.ts', [url]) },
     { name: WEIR, leads: true, start: () => startNode('contestants/weir-cache.ts', [url]) },
+    { name: CODED, start: () => startNode('contestants/weir-cache.ts', [url, 'compress']) },
     ...peers.filter(([program]) => installed(program)).map(([, name, start]) => ({ name, start: () => start(url) })),
   ]
   const plan = { connections: 64 }
   const standings = await contest(
     contestants,
     options.rounds,
-    (child) => measureRequests(child, plan, options),
+    (child, { name }) => measureRequests(child, name === CODED ? { ...plan, field: 'Accept-Encoding: br' } : plan, options),
     (text) => options.progress(`P4 ${text}`),
     { count: turns, warmUp: (child) => warmUp(child, plan, options), measure: (child) => measureWarm(child, plan, options) },
   )

@@ -16,6 +16,8 @@ export interface LoadPlan {
   readonly seconds: number
   /** Sent in turn instead of `GET /`. */
   readonly targets?: readonly Target[]
+  /** One more field, `Accept-Encoding: br`. wrk only. */
+  readonly field?: string
 }
 
 export interface Target {
@@ -37,7 +39,7 @@ export function load(plan: LoadPlan): Promise<LoadResult> {
   return installed('wrk') ? wrk(plan) : autocannon(plan)
 }
 
-async function wrk({ port, connections, seconds, targets }: LoadPlan): Promise<LoadResult> {
+async function wrk({ port, connections, seconds, targets, field }: LoadPlan): Promise<LoadResult> {
   const script = targets === undefined ? [] : ['-s', targetScript(targets)]
   const output = await run('wrk', [
     '-t1',
@@ -47,6 +49,7 @@ async function wrk({ port, connections, seconds, targets }: LoadPlan): Promise<L
     '10s',
     '--latency',
     ...script,
+    ...(field === undefined ? [] : ['-H', field]),
     `http://127.0.0.1:${port}/`,
   ])
   const [, requests, took] = /(\d+) requests in ([\d.]+\w+),/.exec(output) ?? []
