@@ -449,7 +449,8 @@ describe('keys', () => {
     expect([await get('/?plain&utm=1'), await get('/?plain&utm=2'), await get('/?plain&utm=1')]).toEqual(
       [7, 8, 7].map((n) => `answer ${n}`),
     )
-    expect(await site.cache.purge('http://shop.example/?a=1&ref=z')).toBe(1)
+    // All that is found under several queries of this path.
+    expect(await site.cache.purge('http://shop.example/?a=1&ref=z')).toBe(2)
     expect(await get('/?a=1')).toBe('answer 9')
   })
 })

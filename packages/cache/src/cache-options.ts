@@ -61,6 +61,8 @@ interface CommonOptions {
   readonly exposeTags?: boolean
   /** Adds to `Cache-Status` (RFC 9211). Default true. */
   readonly cacheStatus?: boolean
+  /** Longest that a call of the store may take; then a lookup is a miss, and a change counts as not done. Default 1 s. */
+  readonly storeTimeout?: Duration
   /** Largest body of a QUERY request that is made part of the key, bytes. 0: QUERY is not cached. Default 64 KiB. */
   readonly maxQueryBody?: Size
   /** For tests. */
@@ -94,6 +96,7 @@ export interface CacheSettings {
   readonly refreshAhead: number
   readonly cacheStatus: boolean
   readonly maxQueryBody: number
+  readonly storeTimeout: number
   readonly clock: Clock
   /** Milliseconds since the epoch. */
   readonly now: () => number
@@ -123,6 +126,7 @@ const known = [
   'exposeTags',
   'cacheStatus',
   'maxQueryBody',
+  'storeTimeout',
   'clock',
 ] as const satisfies readonly (keyof CacheOptions)[]
 
@@ -166,6 +170,7 @@ export function readCacheOptions(options: CacheOptions): CacheSettings {
     refreshAhead: read.number('refreshAhead', given.refreshAhead, 0, { min: 0, max: 0.9 }),
     cacheStatus: read.boolean('cacheStatus', given.cacheStatus, true),
     maxQueryBody: read.size('maxQueryBody', given.maxQueryBody, 65_536),
+    storeTimeout: read.duration('storeTimeout', given.storeTimeout, 1000, { min: 1 }),
     clock,
     now: given.clock === undefined ? Date.now : epoch(clock),
   }

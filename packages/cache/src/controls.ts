@@ -6,6 +6,7 @@ import type { CacheSettings } from './cache-options.ts'
 import { ageOf, type CacheEntry, freshFor, staled } from './entry.ts'
 import { parseUrl } from './key.ts'
 import type { Invalidation } from './store.ts'
+import { givenTags } from './tags.ts'
 import { matches } from './vary.ts'
 
 export interface CachedResponse {
@@ -62,7 +63,10 @@ export interface CacheControls {
   invalidate(predicate: (entry: CachedEntry) => boolean, options?: InvalidateOptions): Promise<number>
   entries(): AsyncIterable<CachedEntry>
   clear(): Promise<void>
-  /** Fetches URLs through `proxy`, so that they are there before somebody asks. @returns how many were answered with less than 400 */
+  /**
+   * Fetches URLs through `proxy`, so that they are there before somebody asks. @returns how many were answered with less than 400
+   * @throws TypeError for https URLs without `X-Forwarded-Proto` in `headers`, which 127.0.0.1 has to be trusted with: nothing here speaks TLS
+   */
   warm(proxy: ReverseProxy, urls: Iterable<string | URL>, options?: WarmOptions): Promise<number>
 }
 
@@ -71,6 +75,10 @@ export interface ControlHost {
   readonly counts: { invalidated: number }
   find(key: string): MaybePromise<readonly CacheEntry[]>
   invalidateKey(key: string, how: Invalidation): Promise<number>
+  /** By the URL, and what is stored for it under other keys. */
+  invalidateUrl(url: string, key: string, how: Invalidation): Promise<number>
+  /** When what is being stored now is stored. */
+  settled(): Promise<void>
   invalidateTag(tag: string, how: Invalidation): Promise<number>
   obsoleteAll(): void
 }
@@ -88,7 +96,7 @@ export function controls(host: ControlHost): CacheControls {
   return {
     async get(url, fields = {}) {
       const headers = new HeaderList(Object.entries(fields).flat())
-      const found = (await host.find(keys.forUrl(parseUrl(url)))).find((entry) => matches(entry.vary, headers, entry.language))
+      const found = (await host.find(keys.forUrl(parseUrl(url), headers))).find((entry) => matches(entry.vary, headers, entry.language))
       if (found === undefined) return undefined
       const body = await store.body(found, 0, found.size)
       if (body === undefined) return undefined
@@ -100,10 +108,10 @@ export function controls(host: ControlHost): CacheControls {
         body: bytes,
         age: Math.floor(ageOf(found, at) / 1000),
         freshFor: freshFor(found, at) / 1000,
-        tags: found.tags,
+        tags: givenTags(found.tags),
       }
     },
-    purge: async (url, options) => await host.invalidateKey(keys.forUrl(parseUrl(url)), how(options)),
+    purge: async (url, options) => await host.invalidateUrl(parseUrl(url), keys.forUrl(parseUrl(url)), how(options)),
     purgeKey: (key, options) => host.invalidateKey(key, how(options)),
     async invalidateTag(tag, options) {
       let count = 0
@@ -114,6 +122,7 @@ export function controls(host: ControlHost): CacheControls {
     async invalidate(predicate, options) {
       // What is on its way cannot be asked: it is not stored.
       host.obsoleteAll()
+      await host.settled()
       let count = 0
       for await (const entry of store.entries()) {
         if (!predicate(seen(entry, now()))) continue
@@ -126,10 +135,16 @@ export function controls(host: ControlHost): CacheControls {
     entries: () => entries(),
     async clear() {
       host.obsoleteAll()
+      await host.settled()
       await store.clear()
     },
     async warm(proxy, urls, options = {}) {
       const waiting = [...urls].map(parseUrl)
+      const names = Object.keys(options.headers ?? {}).map((name) => name.toLowerCase())
+      if (waiting.some((url) => url.startsWith('https:')) && !names.includes('x-forwarded-proto'))
+        throw new TypeError(
+          "warm: to fetch https URLs, list 127.0.0.1 in trustedProxies and give headers: { 'X-Forwarded-Proto': 'https' }",
+        )
       let answered = 0
       const worker = async (): Promise<void> => {
         for (let url = waiting.pop(); url !== undefined; url = waiting.pop()) {
@@ -150,13 +165,13 @@ function originUrl(origin: string | URL): string {
 }
 
 function seen(entry: CacheEntry, now: number): CachedEntry {
-  const { key, url, status, fields, tags, size } = entry
+  const { key, url, status, fields, size } = entry
   return {
     key,
     url,
     status,
     headers: new HeaderList(fields),
-    tags,
+    tags: givenTags(entry.tags),
     size,
     age: Math.floor(ageOf(entry, now) / 1000),
     freshFor: freshFor(entry, now) / 1000,

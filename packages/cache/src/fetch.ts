@@ -13,12 +13,13 @@ import type { Target } from './key.ts'
 import type { SearchRules } from './no-vary-search.ts'
 import { servesOnError } from './reuse.ts'
 import { type Draft, draftOf, mergedFields, type NotStored } from './storage.ts'
-import { tagsOf } from './tags.ts'
+import { pathTag, tagsOf, urlTag } from './tags.ts'
 
 /** The request of a fetch. */
 export interface Wanted extends Asked {
   readonly route: string
   readonly noStore: boolean
+  readonly authorized: boolean
 }
 
 /** What a fetch needs of the cache that it belongs to. */
@@ -36,6 +37,8 @@ export interface FetchHost {
   uncacheable(fill: Fill): void
   cacheable(fill: Fill): void
   refreshFailed(fill: Fill): void
+  /** A change of the store that has begun: an invalidation waits for it. */
+  pending(change: Promise<void>): void
   stillValid(fill: Fill, tags: readonly string[]): boolean
   admits(key: string): boolean
   fromStore(asked: Asked, entry: CacheEntry, now: number, status?: string): MaybePromise<Reply | undefined>
@@ -64,6 +67,8 @@ export class Fetch implements Hooks {
   readonly #why: Forwarded
   readonly #background: boolean
   readonly #requestedAt: number
+  /** Its body is wanted whatever its length turns out to be. */
+  whole: boolean = false
   #asksToConfirm = false
   #succeeded = false
   /** The store has not said yet that it has it. */
@@ -110,6 +115,11 @@ export class Fetch implements Hooks {
         return undefined
       }
     }
+    if (this.#fill !== undefined && response.upstream === undefined) {
+      this.#fill.settle({ kind: 'failed' })
+      this.#host.ended(this.#fill)
+      if (this.#background) exchange.fail(nobodyWaits())
+    }
     const stored = this.#fill !== undefined && response.upstream !== undefined && this.#take(this.#fill, response, exchange, now)
     for (const name of this.#host.settings.rules.hidden) response.headers.delete(name)
     if (this.#host.settings.cacheStatus)
@@ -144,7 +154,7 @@ export class Fetch implements Hooks {
       this.#count(draft)
       const failing = response.status >= 500
       // The one that is stored has been superseded by one that must not be.
-      if (this.#entry !== undefined && !failing) this.#forget(this.#entry)
+      if (this.#entry !== undefined && supersedes(response.status) && !this.#wanted.noStore) this.#forget(this.#entry)
       if (!failing && !this.#wanted.noStore) this.#host.uncacheable(fill)
       fill.settle({ kind: failing ? 'failed' : 'uncacheable' })
       this.#host.ended(fill)
@@ -156,17 +166,35 @@ export class Fetch implements Hooks {
     if (!admitted) this.#count('admission')
     const length = response.headers.get('content-length')
     const expected = length === undefined || !response.hasBody ? undefined : Number(length)
+    if (this.#background)
+      fill.onUnwanted = () => {
+        if (fill.overflown) queueMicrotask(() => exchange.fail(nobodyWaits()))
+      }
+    if (this.#background && this.#entry === undefined && !this.whole && expected === undefined && response.hasBody) {
+      // Forked for somebody who wants a part, or has it already, and is better served by itself than by a body of whatever length.
+      this.#host.uncacheable(fill)
+      fill.settle({ kind: 'uncacheable' })
+      this.#host.ended(fill)
+      exchange.fail(nobodyWaits())
+      return false
+    }
     this.#succeeded = true
     const shareable = isShareable(draft, now)
-    if (shareable) fill.share(draft, response.hasBody ? expected : 0)
-    else {
+    if (!shareable) {
       // Stored to be revalidated; whoever waits has to ask for itself, and so has everybody who comes.
       this.#host.uncacheable(fill)
       fill.settle({ kind: 'uncacheable' })
     }
+    fill.draft = draft
+    fill.length = response.hasBody ? expected : 0
+    // Not at once: a stage further out may still answer something else, and then there is no body to read along.
+    const share = (): void => {
+      if (shareable) fill.share()
+    }
     response.readAhead(rules.maxObjectSize)
     response.tap({
       onChunk: (chunk) => {
+        share()
         const before = fill.overflown
         fill.push(chunk)
         if (!fill.overflown || before) return
@@ -175,6 +203,7 @@ export class Fetch implements Hooks {
         this.#host.ended(fill)
       },
       onEnd: (complete) => {
+        if (complete) share()
         const whole = fill.end(complete)
         if (whole === undefined) {
           if (!complete) this.#count('incomplete')
@@ -191,12 +220,25 @@ export class Fetch implements Hooks {
   #judge(response: ProxyResponse, exchange: Exchange, now: number): Draft | NotStored {
     const { settings } = this.#host
     const { url } = this.#target
-    const said = response.headers.get('no-vary-search')
+    const said = settings.keys.plainUrl ? response.headers.get('no-vary-search') : undefined
     const key = (said === undefined ? undefined : this.#host.search.learn(this.#target.key, said)) ?? this.#target.key
-    const draft = draftOf(key, url, this.#wanted, response, settings.rules, this.#requestedAt, now)
-    if (typeof draft === 'string' || settings.noStore === undefined) return draft
+    const plain = draftOf(key, url, this.#wanted, response, settings.rules, this.#requestedAt, now)
+    if (typeof plain === 'string') return plain
+    const draft = { ...plain, tags: this.#tagged(plain.tags, key, url) }
+    if (settings.noStore === undefined) return draft
     const { status, headers } = response
-    return settings.noStore({ status, header: (name) => headers.get(name) }, exchange) ? 'rule' : draft
+    try {
+      return settings.noStore({ status, header: (name) => headers.get(name) }, exchange) ? 'rule' : draft
+    } catch {
+      // In doubt not; and no client is to blame for it.
+      return 'rule'
+    }
+  }
+
+  /** With what a purge of the URL finds it by, when it is not stored under the URL's own key. */
+  #tagged(tags: readonly string[], key: string, url: string): readonly string[] {
+    if (key !== this.#target.key) return [...tags, pathTag(url)]
+    return this.#wanted.method === 'QUERY' || this.#host.settings.keys.several ? [...tags, urlTag(url)] : tags
   }
 
   #store(fill: Fill, draft: Draft, body: Buffer): void {
@@ -209,6 +251,8 @@ export class Fetch implements Hooks {
     this.#storing = true
     const kept = (done: boolean): void => {
       this.#storing = false
+      // A purge that came while a slow store took it.
+      if (done && !host.stillValid(fill, draft.tags)) this.#forget(entry)
       // Not before: until it is in the store it is had from here, and what is invalidated is remembered for what is on its way.
       host.ended(fill)
       if (!done) {
@@ -242,7 +286,7 @@ export class Fetch implements Hooks {
     host.counts.revalidated++
     host.tell(exchange, 'revalidated', this.#target.key)
     if (fresh === undefined) {
-      this.#forget(entry)
+      if (!this.#wanted.noStore) this.#forget(entry)
       this.#fill?.settle({ kind: 'uncacheable' })
     } else {
       if (fresh !== entry && this.#fill !== undefined && host.stillValid(this.#fill, fresh.tags))
@@ -257,7 +301,8 @@ export class Fetch implements Hooks {
       for (const cookie of cookies) fields.push('Set-Cookie', cookie)
       response.replace({ ...reply, fields })
     }
-    const reply = host.fromStore(this.#wanted, fresh ?? entry, now, line)
+    // A 304 about another representation: nothing that is stored is what the client wants.
+    const reply = fresh === entry ? undefined : host.fromStore(this.#wanted, fresh ?? entry, now, line)
     if (reply !== undefined && !(reply instanceof Promise)) {
       send(reply)
       return undefined
@@ -280,7 +325,8 @@ export class Fetch implements Hooks {
     const draft = draftOf(entry.key, entry.url, request, { status: entry.status, headers }, settings.rules, this.#requestedAt, now, true)
     if (typeof draft === 'string') return undefined
     const tags = tagsOf(update, settings.rules.tagHeaders, entry.url) ?? entry.tags
-    return { ...draft, tags: tags.length > 0 ? tags : entry.tags, id: entry.id, size: entry.size }
+    const own = entry.tags.filter((tag) => tag.startsWith('\n'))
+    return { ...draft, tags: tags.length > 0 ? [...tags, ...own] : entry.tags, id: entry.id, size: entry.size }
   }
 
   #stale(entry: CacheEntry, exchange: Exchange, now: number, forwarding: Forwarding): MaybePromise<Reply | undefined> {
@@ -304,7 +350,7 @@ export class Fetch implements Hooks {
     }
     try {
       const result = act()
-      if (result instanceof Promise) result.then(done, failed)
+      if (result instanceof Promise) this.#host.pending(result.then(done, failed))
       else done(result)
     } catch {
       failed()
@@ -322,10 +368,15 @@ function isShareable(entry: Draft, now: number): boolean {
   return !entry.noCache && freshFor(entry, now) > 0
 }
 
+/** Does an answer with this status say something about the resource, and not about who asked, or how often? */
+function supersedes(status: number): boolean {
+  return status < 400 || status === 404 || status === 410
+}
+
 function nothing(): void {}
 
 /** Ends a request of the cache's own whose answer is of no use. */
-function nobodyWaits(): ProxyError {
+export function nobodyWaits(): ProxyError {
   return new ProxyError('ERR_CLIENT_ABORTED', {
     message: 'The answer to a request of the cache cannot be stored, and nobody else waits for it.',
   })

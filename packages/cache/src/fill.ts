@@ -3,6 +3,7 @@
  * may be shared, they all read along, each at its own speed, from what has come so far; when not, they go on by themselves at once. Who began it may leave.
  */
 import { Readable } from 'node:stream'
+import type { HeaderList } from '@weir/core'
 import type { CacheEntry } from './entry.ts'
 import type { Draft } from './storage.ts'
 
@@ -26,12 +27,16 @@ export class Fill {
   readonly target: string
   /** Which fills and which invalidations came first. */
   readonly began: number
+  /** What its request said. */
+  request: HeaderList | undefined = undefined
   /** Since the head. */
   draft: Draft | undefined = undefined
   /** From `Content-Length`. */
   length: number | undefined = undefined
   /** What it stands for was invalidated meanwhile: it is not stored. */
   obsolete: boolean = false
+  /** Called when the last one who waited or read has gone, and at the moment of growing too large with nobody there. */
+  onUnwanted: (() => void) | undefined = undefined
   readonly #waiting = new Set<(news: FillNews) => void>()
   readonly #readers = new Set<FillReader>()
   readonly #limit: number
@@ -70,7 +75,10 @@ export class Fill {
   wait(listener: (news: FillNews) => void): FillNews | (() => void) {
     if (this.#news !== undefined) return this.#news
     this.#waiting.add(listener)
-    return () => void this.#waiting.delete(listener)
+    return () => {
+      this.#waiting.delete(listener)
+      if (!this.wanted) this.onUnwanted?.()
+    }
   }
 
   /** The head, or what came instead. Only the first counts. */
@@ -83,9 +91,7 @@ export class Fill {
   }
 
   /** The response may be shared, and its body follows. */
-  share(draft: Draft, length: number | undefined): void {
-    this.draft = draft
-    this.length = length
+  share(): void {
     this.settle({ kind: 'shared', fill: this })
   }
 
@@ -95,6 +101,7 @@ export class Fill {
     if (this.#bytes > this.#limit) this.#overflown = true
     for (const reader of this.#readers) reader.advance()
     if (this.#overflown) this.#trim()
+    if (this.#overflown && !this.wanted) this.onUnwanted?.()
   }
 
   /** @returns the whole body when it is complete and within the limit */
@@ -126,8 +133,9 @@ export class Fill {
   }
 
   leave(reader: FillReader): void {
-    this.#readers.delete(reader)
+    if (!this.#readers.delete(reader)) return
     if (this.#overflown) this.#trim()
+    if (!this.wanted) this.onUnwanted?.()
   }
 
   /** Not to be kept: what all have read goes, and so does who has fallen back too far. */
@@ -174,6 +182,8 @@ class FillReader extends Readable {
     this.#fill = fill
     this.#start = start
     this.#end = end
+    // It may break off before anybody reads it.
+    this.on('error', () => {})
   }
 
   override _read(): void {

@@ -4,6 +4,7 @@
  */
 import type { Exchange, Hooks, MaybePromise, ProxyResponse } from '@weir/core'
 import type { CacheSettings } from './cache-options.ts'
+import { forwardStatus } from './cache-status.ts'
 import type { Target } from './key.ts'
 import type { Invalidation } from './store.ts'
 import { parseStringList } from './structured-field.ts'
@@ -12,10 +13,10 @@ import { groupTag, originOf } from './tags.ts'
 export interface InvalidationHost {
   readonly settings: CacheSettings
   readonly counts: { storeErrors: number }
-  invalidateKey(key: string, how: Invalidation): Promise<number>
   invalidateTag(tag: string, how: Invalidation): Promise<number>
-  /** May store the answer to a POST for GETs of the same URL. */
-  storePosted(response: ProxyResponse, exchange: Exchange, target: Target): void
+  /** May store the answer to a POST for GETs of the same URL; undefined where it is not to be stored. To be asked when the request comes. */
+  posting(exchange: Exchange, target: Target): Hooks | undefined
+  invalidateUrl(url: string, key: string, how: Invalidation): Promise<number>
 }
 
 const remove: Invalidation = { kind: 'delete' }
@@ -23,22 +24,33 @@ const remove: Invalidation = { kind: 'delete' }
 export function invalidating(host: InvalidationHost, exchange: Exchange): Hooks | undefined {
   const target = host.settings.keys.of(exchange)
   if (target === undefined) return undefined
+  const posting = exchange.method === 'POST' ? host.posting(exchange, target) : undefined
+  let stores = false
+  const say = ({ headers }: ProxyResponse): undefined => {
+    for (const name of host.settings.rules.hidden) headers.delete(name)
+    if (host.settings.cacheStatus) headers.append('Cache-Status', forwardStatus(host.settings.name, { why: 'method' }))
+  }
   return {
+    onFinish(outcome): void {
+      if (stores) posting?.onFinish?.(outcome, exchange)
+    },
     onResponse(response: ProxyResponse): MaybePromise<void> {
       const { status, headers } = response
-      if (status < 200 || status >= 400 || response.upstream === undefined) return undefined
-      const keys = new Set([target.key])
+      if (status < 200 || status >= 400 || response.upstream === undefined) return say(response)
+      const urls = new Map([[target.url, target.key]])
       for (const name of ['location', 'content-location']) {
         const url = sameOrigin(headers.get(name), target.url)
-        if (url !== undefined) keys.add(host.settings.keys.forUrl(url, exchange))
+        if (url !== undefined && !urls.has(url)) urls.set(url, host.settings.keys.forUrl(url, exchange.headers))
       }
-      const work: Promise<number>[] = [...keys].map((key) => host.invalidateKey(key, remove))
+      const work: Promise<number>[] = [...urls].map(([url, key]) => host.invalidateUrl(url, key, remove))
       for (const group of parseStringList(headers.get('cache-group-invalidation') ?? '') ?? [])
         work.push(host.invalidateTag(groupTag(target.url, group), remove))
-      const stores = exchange.method === 'POST' && sameOrigin(headers.get('content-location'), target.url) === target.url
+      stores = posting !== undefined && sameOrigin(headers.get('content-location'), target.url) === target.url
       return Promise.allSettled(work).then((results) => {
         for (const { status: outcome } of results) if (outcome === 'rejected') host.counts.storeErrors++
-        if (stores) host.storePosted(response, exchange, target)
+        // Without an entry there is nothing to wait for.
+        if (stores) void posting?.onResponse?.(response, exchange)
+        else say(response)
       })
     },
   }

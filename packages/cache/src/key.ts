@@ -3,7 +3,7 @@
  * Two requests that may get different answers must not share a key, and what is not in the key must not change the answer: that is how caches are poisoned.
  */
 import { createHash } from 'node:crypto'
-import type { Exchange } from '@weir/core'
+import type { Exchange, HeaderList } from '@weir/core'
 
 export interface KeyOptions {
   /** Query parameters that count. Default `'all'`, byte for byte. `ignore`: all but these; `only`: none but these; `'none'`. */
@@ -29,12 +29,21 @@ export interface Target {
 
 /** Targets whose keys are at hand. */
 const maxRecent = 4096
+const maxRecentPath = 512
 
 export class Keys {
   readonly #options: KeyOptions
   readonly #custom: KeyFunction | undefined
   readonly #plain: boolean
   readonly #prefix: string
+  /** A key is a URL with lines behind it, and not whatever a function made. */
+  get plainUrl(): boolean {
+    return this.#custom === undefined
+  }
+  /** More than the URL counts: a URL may have several keys. */
+  get several(): boolean {
+    return !this.#alone
+  }
   /** Nothing but the URL counts. */
   readonly #alone: boolean
   readonly #recent = new Map<string, Target & { readonly host: string; readonly scheme: string }>()
@@ -59,18 +68,18 @@ export class Keys {
     if (this.#alone) {
       const target = { url, key: this.forUrl(url), host, scheme }
       if (this.#recent.size >= maxRecent) this.#recent.clear()
-      this.#recent.set(path, target)
+      if (path.length <= maxRecentPath) this.#recent.set(path, target)
       return target
     }
-    const key = this.#custom === undefined ? this.forUrl(url, exchange) : this.#custom(exchange, this.forUrl(url, exchange))
+    const key = this.#custom === undefined ? this.forUrl(url, exchange.headers) : this.#custom(exchange, this.forUrl(url, exchange.headers))
     return key === undefined ? undefined : { url, key }
   }
 
-  /** @param exchange for headers and cookies; without it they count as absent */
-  forUrl(url: string, exchange?: Exchange): string {
+  /** @param headers for those that count; without it they are absent */
+  forUrl(url: string, headers?: HeaderList): string {
     let key = this.#prefix + (this.#plain ? url : this.#withQuery(url))
-    for (const name of this.#options.headers ?? []) key += `\n${exchange?.headers.get(name) ?? ''}`
-    if (this.#options.cookies !== undefined) key += `\n${pickCookies(exchange?.headers.get('cookie') ?? '', this.#options.cookies)}`
+    for (const name of this.#options.headers ?? []) key += `\n${headers?.get(name) ?? ''}`
+    if (this.#options.cookies !== undefined) key += `\n${pickCookies(headers?.getAll('cookie').join(';') ?? '', this.#options.cookies)}`
     return key
   }
 

@@ -35,6 +35,11 @@ export function parseNoVarySearch(text: string): Rule | undefined {
 export class SearchRules {
   readonly #rules = new LRUCache<string, Rule>({ max: 10_000 })
 
+  /** Paths of which something is known. */
+  get known(): number {
+    return this.#rules.size
+  }
+
   /** The key for what is left of a URL's query; undefined when nothing is known about its path. */
   keyFor(key: string): string | undefined {
     if (this.#rules.size === 0) return undefined

@@ -9,7 +9,9 @@
  *
  * Everything is synchronous until a store returns a promise.
  */
-import { type Exchange, HeaderList, type Hooks, type MaybePromise, type ProxyResponse, type Reply, type Stage } from '@weir/core'
+
+import { Readable } from 'node:stream'
+import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, type Stage } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import { type Asked, answer } from './answer.ts'
 import { type RequestDirectives, requestDirectives } from './cache-control.ts'
@@ -18,7 +20,7 @@ import { type Forwarded, forwardStatus, hitStatus } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
 import { type CacheEntry, freshFor } from './entry.ts'
 import { type CacheDecision, decisions } from './events.ts'
-import { Fetch, type FetchHost } from './fetch.ts'
+import { Fetch, type FetchHost, nobodyWaits } from './fetch.ts'
 import { Fill, type FillNews } from './fill.ts'
 import { FrequencySketch } from './frequency.ts'
 import { invalidating } from './invalidation.ts'
@@ -26,8 +28,9 @@ import { queryTarget, type Target } from './key.ts'
 import { SearchRules } from './no-vary-search.ts'
 import { reuseOf } from './reuse.ts'
 import type { NotStored } from './storage.ts'
-import type { Invalidation } from './store.ts'
-import { matches } from './vary.ts'
+import type { CacheStore, Invalidation } from './store.ts'
+import { pathTag, urlTag } from './tags.ts'
+import { matches, selectingFields } from './vary.ts'
 
 export interface CacheStats {
   /** Requests answered from a fresh response; from a stale one; from one that the upstream had just confirmed. */
@@ -76,6 +79,12 @@ interface Wish extends Asked {
   failures: number
   /** It does not wait for others any more. */
   alone: boolean
+  /** How long it waits for others, on the clock; undefined before it does. */
+  waitsUntil: number | undefined
+  /** What the resource varies by, when it was found to. */
+  varies: readonly string[] | undefined
+  /** Its fields as `Vary` compares them, as far as that was asked. */
+  readonly normalized: Map<string, string>
 }
 
 /** RFC 9110 §9.2.1; whatever else may change something. */
@@ -114,13 +123,14 @@ class Cache implements FetchHost {
   /** What is being fetched, by route and key. */
   readonly #fills = new Map<string, Fill[]>()
   /** Until when it is known that a key's response cannot be shared (hit-for-miss), ms since the epoch. */
-  readonly #passes = new LRUCache<string, number>({ max: 50_000 })
+  readonly #passes = new LRUCache<string, number>({ max: 50_000, maxSize: 8 << 20, sizeCalculation: (_until, key) => key.length + 100 })
   /** Tags that were invalidated while something was being fetched, and when in the order of things. */
   readonly #lateTags = new Map<string, number>()
   #everythingLate = 0
   #order = 0
   #running = 0
   readonly #uses: FrequencySketch | undefined
+  readonly #pending = new Set<Promise<void>>()
   readonly #bypassHooks: ReadonlyMap<Forwarded, Hooks>
 
   constructor(settings: CacheSettings) {
@@ -155,18 +165,25 @@ class Cache implements FetchHost {
   #pass(exchange: Exchange, why: Forwarded): Hooks | undefined {
     this.counts.bypassed++
     this.tell(exchange, 'bypass', undefined)
-    return this.settings.cacheStatus ? this.#bypassHooks.get(why) : undefined
+    return this.#bypassHooks.get(why)
   }
 
   #telling(why: Forwarded): Hooks {
     const value = forwardStatus(this.settings.name, { why })
-    return { onResponse: (response) => void response.headers.append('Cache-Status', value) }
+    return {
+      onResponse: ({ headers }) => {
+        for (const name of this.settings.rules.hidden) headers.delete(name)
+        if (this.settings.cacheStatus) headers.append('Cache-Status', value)
+      },
+    }
   }
 
   async #query(exchange: Exchange, target: Target): Promise<Reply | Hooks | undefined> {
     const body = this.settings.maxQueryBody === 0 ? undefined : await exchange.readBody(this.settings.maxQueryBody)
     if (body === undefined) return this.#pass(exchange, 'bypass')
-    return await this.#look(exchange, queryTarget(target, exchange, body), this.#wish(exchange), undefined)
+    const wish = this.#wish(exchange)
+    if (wish.overridden) return this.#pass(exchange, 'bypass')
+    return await this.#look(exchange, queryTarget(target, exchange, body), wish, undefined)
   }
 
   #wish(exchange: Exchange): Wish {
@@ -174,7 +191,8 @@ class Cache implements FetchHost {
     let cacheControl = false
     let pragma = false
     let conditional = false
-    let authorized = false
+    // Whoever took the field off has let somebody in by it.
+    let authorized = exchange.req.headers.authorization !== undefined
     let overridden = false
     let range: string | undefined
     const { raw } = headers
@@ -215,6 +233,9 @@ class Cache implements FetchHost {
       overridden,
       failures: 0,
       alone: false,
+      waitsUntil: undefined,
+      varies: undefined,
+      normalized: new Map(),
       noStore: asked.noStore,
       directives: (cacheControl || pragma) && this.settings.heedsClient(exchange) ? asked : nothingAsked,
     }
@@ -224,7 +245,8 @@ class Cache implements FetchHost {
   #look(exchange: Exchange, target: Target, wish: Wish, not: Fill | undefined): MaybePromise<Reply | Hooks | undefined> {
     const found = this.find(target.key)
     if (!(found instanceof Promise)) return this.#decide(exchange, target, wish, found, not)
-    return found.then((entries) => this.#decide(exchange, target, wish, entries, not))
+    // A client that has left meanwhile is told nothing, and nothing is begun for it.
+    return found.then((entries) => (exchange.signal.aborted ? undefined : this.#decide(exchange, target, wish, entries, not)))
   }
 
   /** What is stored for it; nothing when the store fails. */
@@ -239,7 +261,7 @@ class Cache implements FetchHost {
   #findExactly(key: string): MaybePromise<readonly CacheEntry[]> {
     try {
       const found = this.settings.store.find(key)
-      return found instanceof Promise ? found.catch(() => this.#storeFailed()) : found
+      return found instanceof Promise ? this.inTime(found).catch(() => this.#storeFailed()) : found
     } catch {
       return this.#storeFailed()
     }
@@ -267,7 +289,7 @@ class Cache implements FetchHost {
         return this.#hit(exchange, target, wish, entry, now, 'hits')
       }
       if (reuse === 'stale-wanted') return this.#hit(exchange, target, wish, entry, now, 'staleHits')
-      if (reuse === 'stale-while-revalidate') {
+      if (reuse === 'stale-while-revalidate' && wish.method !== 'QUERY') {
         this.#refresh(exchange, target, wish, entry)
         return this.#hit(exchange, target, wish, entry, now, 'staleHits')
       }
@@ -289,6 +311,7 @@ class Cache implements FetchHost {
       return reply.then((made) => {
         if (made === undefined) return this.#fetch(exchange, target, wish, undefined, false, undefined)
         this.counts[kind]++
+        this.tell(exchange, kind === 'hits' ? 'hit' : 'stale', target.key)
         return made
       })
     // Evicted between its head and its body.
@@ -310,14 +333,20 @@ class Cache implements FetchHost {
       return undefined
     }
     if (!(made instanceof Promise)) return made
-    return made.catch(() => {
+    return this.inTime(made).catch(() => {
       this.counts.storeErrors++
+      // Too late for this client; what it holds is given back.
+      made.then(
+        (late) => void (late?.body instanceof Readable && late.body.destroy()),
+        () => {},
+      )
       return undefined
     })
   }
 
   /** In the background, once at a time. */
   #refresh(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry): void {
+    if (wish.method === 'QUERY') return
     const fills = this.#fills.get(fillKey(wish, target))
     if (fills?.some((fill) => fill.joinable) === true) return
     if ((this.#passes.get(`refresh ${fillKey(wish, target)}`) ?? 0) > this.settings.now()) return
@@ -330,10 +359,26 @@ class Cache implements FetchHost {
     this.#passes.set(`refresh ${fill.key}`, this.settings.now() + 1000)
   }
 
-  #fork(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry | undefined, fill: Fill): void {
+  /** @param whole it is wanted whatever its length turns out to be */
+  #fork(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry | undefined, fill: Fill, whole = false): void {
     this.counts.background++
-    const fetch = new Fetch(this, target, { ...wish, method: 'GET', conditional: false, range: undefined }, entry, fill, 'stale', true)
-    exchange.fork(this.face, { method: 'GET', edit: (headers) => fetch.prepare(headers) }, fetch)
+    const fetch = new Fetch(
+      this,
+      target,
+      { ...asSent(wish), method: 'GET', noStore: false, conditional: false, range: undefined },
+      entry,
+      fill,
+      'stale',
+      true,
+    )
+    fetch.whole = whole
+    try {
+      // The proxy's close does not wait for what nobody waits for.
+      exchange.fork(this.face, { method: 'GET', edit: (headers) => fetch.prepare(headers) }, fetch).outlive(() => fill.wanted)
+    } catch {
+      // The stage is called by another one, which core does not know to be a cache: there are no requests of its own then.
+      fetch.onFinish()
+    }
   }
 
   #fetch(
@@ -354,7 +399,7 @@ class Cache implements FetchHost {
       (this.#passes.get(key) ?? 0) > this.settings.now()
     if (alone) return this.#goAlone(exchange, target, wish, entry, why)
     for (const fill of this.#fills.get(key) ?? [])
-      if (fill !== not && fill.joinable && this.stillValid(fill, fill.draft?.tags ?? [])) return this.#follow(exchange, target, wish, fill)
+      if (fill !== not && fill.joinable && this.#mayJoin(fill, wish)) return this.#follow(exchange, target, wish, fill)
     if (entry === undefined && (wish.conditional || wish.range !== undefined) && wish.method === 'GET') {
       // The client wants a part, or perhaps nothing; what is stored is the whole.
       const fill = this.#begin(wish, target)
@@ -366,31 +411,41 @@ class Cache implements FetchHost {
     const fill = this.#begin(wish, target)
     const fetch = new Fetch(this, target, asSent(wish), entry, fill, why, false)
     fetch.prepare(exchange.headers)
-    exchange.outlive(() => fill.wanted || (this.settings.finishAborted && fill.draft !== undefined))
+    exchange.outlive(() => {
+      const { finishAborted } = this.settings
+      if (!fill.wanted && !(finishAborted && fill.draft !== undefined && !fill.overflown)) return false
+      fill.onUnwanted = () => {
+        if (!finishAborted || fill.overflown) queueMicrotask(() => exchange.fail(nobodyWaits()))
+      }
+      return true
+    })
     return fetch
+  }
+
+  #mayJoin(fill: Fill, wish: Wish): boolean {
+    const { draft } = fill
+    if (draft !== undefined) return suits(draft, wish) && this.stillValid(fill, draft.tags)
+    const { varies } = wish
+    // Nobody knows yet what will come, but what it is going to be chosen by.
+    const alike =
+      varies === undefined || fill.request === undefined || matches(selectingFields(varies, fill.request), wish.headers, undefined)
+    return alike && this.stillValid(fill, [])
   }
 
   /** Not collapsed. What comes may be stored all the same. */
   #goAlone(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry | undefined, why: Forwarded): Hooks {
     this.counts.misses++
     this.tell(exchange, 'miss', target.key)
-    if (wish.method === 'HEAD') return new Fetch(this, target, wish, undefined, undefined, why, false)
-    const fetch = new Fetch(
-      this,
-      target,
-      asSent(wish),
-      entry,
-      new Fill('', target.key, this.#order, this.settings.rules.maxObjectSize),
-      why,
-      false,
-    )
+    if (wish.method === 'HEAD') return new Fetch(this, target, asSent(wish), entry, undefined, why, false)
+    const fetch = new Fetch(this, target, asSent(wish), entry, this.#begin(undefined, target), why, false)
     if (entry !== undefined) fetch.prepare(exchange.headers)
     return fetch
   }
 
-  #begin(wish: Wish, target: Target): Fill {
-    const key = fillKey(wish, target)
+  #begin(wish: Wish | undefined, target: Target): Fill {
+    const key = wish === undefined ? '' : fillKey(wish, target)
     const fill = new Fill(key, target.key, this.#order, this.settings.rules.maxObjectSize)
+    if (wish !== undefined) fill.request = new HeaderList(wish.headers.raw)
     const present = this.#fills.get(key)
     if (present === undefined) this.#fills.set(key, [fill])
     else present.push(fill)
@@ -418,17 +473,21 @@ class Cache implements FetchHost {
   }
 
   async again(exchange: Exchange, target: Target): Promise<Reply> {
-    const wish = { ...this.#wish(exchange), conditional: false, range: undefined }
+    const wish = { ...this.#wish(exchange), conditional: false, range: undefined, alone: true }
+    if (wish.method === 'QUERY') return { status: 502, body: '' }
     const fill = this.#begin(wish, target)
-    this.#fork(exchange, target, wish, undefined, fill)
+    this.#fork(exchange, target, wish, undefined, fill, true)
     const made = await this.#follow(exchange, target, wish, fill)
-    return made !== undefined && 'status' in made ? made : { status: 502, body: '' }
+    if (made !== undefined && 'status' in made) return made
+    // Its exchange has its hooks already: what was begun for it ends here.
+    if (made instanceof Fetch) made.onFinish()
+    return { status: 502, body: '' }
   }
 
-  storePosted(response: ProxyResponse, exchange: Exchange, target: Target): void {
-    const fill = new Fill('', target.key, this.#order, this.settings.rules.maxObjectSize)
-    // Without an entry there is nothing to wait for.
-    void new Fetch(this, target, this.#wish(exchange), undefined, fill, 'method', false).onResponse(response, exchange)
+  posting(exchange: Exchange, target: Target): Hooks | undefined {
+    const wish = this.#wish(exchange)
+    if (wish.overridden || this.settings.bypass?.(exchange) === true) return undefined
+    return new Fetch(this, target, asSent(wish), undefined, this.#begin(undefined, target), 'method', false)
   }
 
   /** @returns whether what this fill brought may still be stored under these tags */
@@ -447,6 +506,9 @@ class Cache implements FetchHost {
   /** Joins what another one fetches. */
   #follow(exchange: Exchange, target: Target, wish: Wish, fill: Fill): MaybePromise<Reply | Hooks | undefined> {
     const { clock, collapseTimeout = 0 } = this.settings
+    // One patience for all that it waits for.
+    wish.waitsUntil ??= clock.now() + collapseTimeout
+    const until = wish.waitsUntil
     return new Promise<Reply | Hooks | undefined>((resolve, reject) => {
       let timer: unknown
       const onNews = (news: FillNews): void => {
@@ -469,11 +531,15 @@ class Cache implements FetchHost {
         resolve(undefined)
       }
       exchange.signal.addEventListener('abort', onAbort, { once: true })
-      timer = clock.setTimeout(() => {
-        waiting()
-        exchange.signal.removeEventListener('abort', onAbort)
-        resolve(this.#goAlone(exchange, target, wish, undefined, 'uri-miss'))
-      }, collapseTimeout)
+      timer = clock.setTimeout(
+        () => {
+          waiting()
+          exchange.signal.removeEventListener('abort', onAbort)
+          wish.alone = true
+          resolve(this.#look(exchange, target, wish, undefined))
+        },
+        Math.max(0, until - clock.now()),
+      )
     })
   }
 
@@ -483,9 +549,8 @@ class Cache implements FetchHost {
     switch (news.kind) {
       case 'shared': {
         const { draft, length } = fill
-        // Invalidated since it began: who came before that might have it, who came after must not.
-        if (draft === undefined || !fill.joinable || !suits(draft, wish) || !this.stillValid(fill, draft.tags))
-          return this.#look(exchange, target, wish, fill)
+        if (draft !== undefined && draft.vary.length > 0) wish.varies = draft.vary.filter((_, i) => i % 2 === 0)
+        if (draft === undefined || !fill.joinable || !this.#mayJoin(fill, wish)) return this.#look(exchange, target, wish, fill)
         this.counts.collapsed++
         this.tell(exchange, 'collapsed', target.key)
         return answer(wish, { entry: draft, size: length, open: (start, end) => fill.reader(start, end) }, now, line)
@@ -525,34 +590,79 @@ class Cache implements FetchHost {
 
   obsoleteTag(tag: string): void {
     this.#order++
-    if (this.#running > 0) this.#lateTags.set(tag, this.#order)
+    if (this.#running === 0) return
+    this.#lateTags.set(tag, this.#order)
+    // One that goes on for hours must not make a list of all that happens.
+    if (this.#lateTags.size > maxLateTags) this.obsoleteAll()
   }
 
   obsoleteAll(): void {
     this.#order++
     this.#everythingLate = this.#order
+    this.#lateTags.clear()
   }
 
   async invalidateKey(key: string, how: Invalidation): Promise<number> {
     this.obsoleteKey(key)
-    const alias = this.search.keyFor(key)
-    let count = await this.settings.store.invalidate(key, how)
-    if (alias !== undefined) count += await this.settings.store.invalidate(alias, how)
+    return await this.#invalidating(async (store) => await store.invalidate(key, how))
+  }
+
+  async invalidateUrl(url: string, key: string, how: Invalidation): Promise<number> {
+    let count = await this.invalidateKey(key, how)
+    // Under other keys of its own, and under what is left of its query.
+    count += await this.invalidateTag(urlTag(url), how)
+    if (this.search.known > 0) count += await this.invalidateTag(pathTag(url), how)
+    return count
+  }
+
+  async #invalidating(act: (store: CacheStore) => Promise<number>): Promise<number> {
+    const { store } = this.settings
+    // What is being stored is stored first; what begins afterwards knows that it comes too late.
+    if (this.#pending.size > 0) await this.settled()
+    const count = await this.inTime(act(store))
     this.counts.invalidated += count
     return count
   }
 
+  pending(change: Promise<void>): void {
+    this.#pending.add(change)
+    void change.then(() => this.#pending.delete(change))
+  }
+
+  async settled(): Promise<void> {
+    await this.inTime(Promise.all(this.#pending)).catch(() => {})
+  }
+
+  /** A store that does not answer must not hold up a client. */
+  inTime<T>(answer: Promise<T>): Promise<T> {
+    const { clock, storeTimeout } = this.settings
+    const { promise, resolve, reject } = Promise.withResolvers<T>()
+    const timer = clock.setTimeout(() => reject(new Error(`The cache's store did not answer within ${storeTimeout} ms.`)), storeTimeout)
+    answer.then(
+      (value) => {
+        clock.clearTimeout(timer)
+        resolve(value)
+      },
+      (error) => {
+        clock.clearTimeout(timer)
+        reject(error as Error)
+      },
+    )
+    return promise
+  }
+
   async invalidateTag(tag: string, how: Invalidation): Promise<number> {
     this.obsoleteTag(tag)
-    const count = await this.settings.store.invalidateTag(tag, how)
-    this.counts.invalidated += count
-    return count
+    return await this.#invalidating(async (store) => await store.invalidateTag(tag, how))
   }
 
   tell(exchange: Exchange, outcome: CacheDecision['outcome'], key: string | undefined): void {
     if (decisions.hasSubscribers) decisions.publish({ exchange, stage: this.settings.name, outcome, key } satisfies CacheDecision)
   }
 }
+
+/** Tags that were invalidated while something is on its way, before all of that counts as invalidated. */
+const maxLateTags = 10_000
 
 const nothingAsked: RequestDirectives = requestDirectives(undefined, undefined)
 
@@ -575,6 +685,6 @@ function suits(entry: Pick<CacheEntry, 'route' | 'vary' | 'forAuthorized' | 'lan
   return (
     entry.route === wish.route &&
     (!wish.authorized || entry.forAuthorized) &&
-    (entry.vary.length === 0 || matches(entry.vary, wish.headers, entry.language))
+    (entry.vary.length === 0 || matches(entry.vary, wish.headers, entry.language, wish.normalized))
   )
 }

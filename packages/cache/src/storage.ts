@@ -42,6 +42,7 @@ export interface RequestView {
   readonly route: string
   readonly headers: HeaderList
   readonly noStore: boolean
+  readonly authorized: boolean
 }
 
 export interface ResponseView {
@@ -93,7 +94,7 @@ export function draftOf(
   if (lifetime === undefined && !(directives.noCache && hasValidator) && !confirmed) return 'no-lifetime'
   if ((lifetime ?? 0) <= 0 && !hasValidator && (directives.staleWhileRevalidate ?? 0) === 0) return 'no-lifetime'
   // RFC 9111 §3: an answer to a POST only with explicit freshness, and as what a GET of its own URL would get.
-  if (request.method === 'POST' && (found?.explicit !== true || (found?.ms ?? 0) <= 0)) return 'method'
+  if (request.method === 'POST' && (status !== 200 || found?.explicit !== true || found.ms <= 0)) return 'method'
   if (Number(headers.get('content-length') ?? 0) > rules.maxObjectSize) return 'too-large'
   const tags = tagsOf(headers, rules.tagHeaders, url)
   if (tags === undefined) return 'too-many-tags'
@@ -148,7 +149,7 @@ function forbids(
     if (!understood.has(status)) return 'status'
   } else if (directives.noStore) return 'no-store'
   if (directives.private) return 'private'
-  if (request.headers.has('authorization') && !permitsAuthorized(directives)) return 'authorization'
+  if (request.authorized && !permitsAuthorized(directives)) return 'authorization'
   if (rules.setCookie === 'pass' && headers.has('set-cookie')) return 'set-cookie'
   return undefined
 }

@@ -37,6 +37,21 @@ export function groupTag(url: string, group: string): string {
   return `${originOf(url)} "${group}"`
 }
 
+/** The tag of what is stored for a URL under other keys than its own. No origin can give it: a field has no line breaks. */
+export function urlTag(url: string): string {
+  return `\nurl ${url}`
+}
+
+/** The tag of what is found under several queries of a path. */
+export function pathTag(url: string): string {
+  return `\npath ${url.split('?', 1)[0]}`
+}
+
+/** Those that an origin gave. */
+export function givenTags(tags: readonly string[]): readonly string[] {
+  return tags.some((tag) => tag.startsWith('\n')) ? tags.filter((tag) => !tag.startsWith('\n')) : tags
+}
+
 /** `https://shop.example` of `https://shop.example/a`. */
 export function originOf(url: string): string {
   const slash = url.indexOf('/', url.indexOf('://') + 3)

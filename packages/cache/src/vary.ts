@@ -29,10 +29,20 @@ export function selectingFields(names: readonly string[], request: HeaderList): 
 }
 
 /** @param fields of the stored response @param contentLanguage the stored response's, if it has one language */
-export function matches(fields: readonly string[], request: HeaderList, contentLanguage: string | undefined): boolean {
+export function matches(
+  fields: readonly string[],
+  request: HeaderList,
+  contentLanguage: string | undefined,
+  known: Map<string, string> = new Map(),
+): boolean {
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] as string
-    const value = normalized(name, request)
+    let value = known.get(name)
+    // Once for a request, however many variants there are.
+    if (value === undefined) {
+      value = normalized(name, request)
+      known.set(name, value)
+    }
     if (value === fields[i + 1]) continue
     // Whoever wants this language before all others gets what the origin has in it.
     if (name === 'accept-language' && contentLanguage !== undefined && firstChoice(value) === contentLanguage) continue
@@ -46,7 +56,10 @@ function normalized(name: string, request: HeaderList): string {
   if (value === undefined) return absent
   if (name === 'accept-encoding') return ranked(value, false)
   if (name === 'accept-language') return ranked(value, true)
-  return value.trim().replace(/[ \t]*,[ \t]*/g, ',')
+  return value
+    .split(',')
+    .map((part) => part.trim())
+    .join(',')
 }
 
 /** `a,b;q=0.5` as `a>b`: what is liked equally in alphabetical order, weights only as an order. What is not taken is listed behind `!`. */

@@ -685,7 +685,7 @@ export class ChainedPump extends ResponsePump {
     exit.on('data', (chunk: Buffer) => {
       this.#tap(taps, chunk)
       this.bytes += chunk.length
-      if (!this.res.write(chunk)) {
+      if (!this.res.write(chunk) && this.res.writableLength >= this.ahead) {
         exit.pause()
         this.res.once('drain', () => exit.resume())
       }
@@ -717,6 +717,9 @@ export class ChainedPump extends ResponsePump {
     })
     source.on('end', () => this.end(undefined))
     source.on('error', (error) => this.events.onPumpError(error))
+    // Its `error` was before anybody listened.
+    const { errored } = source
+    if (errored) process.nextTick(() => this.events.onPumpError(errored))
   }
 
   #tap(taps: readonly BodyTap[], chunk: Buffer): void {

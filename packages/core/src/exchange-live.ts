@@ -4,7 +4,7 @@
  * (pipeline.ts, forward.ts, response.ts), not in the data.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import type { Attempt } from './attempt.ts'
 import type { IncomingBody, PumpEvents, RequestBody, ResponsePump } from './body.ts'
 import type { ProxyError } from './errors.ts'
@@ -75,6 +75,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   /** Tries that run side by side, until one of them has won. */
   hedge: Hedge | undefined = undefined
   stash: Stash | undefined = undefined
+  /** Of a stage's reply: given back at the end, whatever has become of it. */
+  replyBody: Readable | undefined = undefined
   waiter: Waiter | undefined = undefined
   /** Back-off or deadline handles. */
   backoffTimer: unknown = undefined
@@ -192,7 +194,9 @@ export class LiveExchange implements Exchange, PumpEvents {
   }
 
   outlive(wanted: () => boolean): void {
-    this.wanted = wanted
+    const { wanted: before } = this
+    // Both are asked: each may have something to see to.
+    this.wanted = before === undefined ? wanted : () => [before(), wanted()].includes(true)
   }
 
   fork(stage: Stage, request: ForkRequest, hooks: Hooks): LiveExchange {

@@ -62,11 +62,12 @@ export interface Exchange {
   readBody(limit: number): MaybePromise<Uint8Array | undefined>
   /**
    * Asked when the client leaves before the response has ended: with true the exchange goes on without it, for whoever taps the response, and ends as one
-   * whose client left. Its deadline, and the proxy's `close`, still end it. Not asked while the request's body is not complete. The last one given counts.
+   * whose client left. When its deadline passes or a stage fails it in the middle of
+   * the answer, its client is broken off and the same holds. The proxy's `close` ends it. Not asked while the request's body is not complete. Of several, one that says true is enough.
    */
   outlive(wanted: () => boolean): void
   /**
-   * A request of the proxy's own in the name of this one: it has the same target and fields, but no client and no body, and passes only the stages behind
+   * A request of the proxy's own in the name of this one: it has the same target, fields and (a copy of) `locals`, but no client and no body, and passes only the stages behind
    * `stage`, then an upstream of the same route. `hooks` see its response, outermost.
    */
   fork(stage: Stage, request: ForkRequest, hooks: Hooks): Exchange

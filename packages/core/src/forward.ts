@@ -99,6 +99,7 @@ function streamBody(exchange: LiveExchange, route: CompiledRoute, source: Incomi
 /** Ends a running exchange from outside the attempt: a deadline, a body limit, a stage's `fail`. */
 export function cutShort(exchange: LiveExchange, error: ProxyError): void {
   if (exchange.finished) return
+  if (exchange.core.leave(exchange, error)) return
   const { attempt } = exchange
   if (attempt !== undefined && !attempt.over) attempt.cancel(error)
   else exchange.core.fail(exchange, error)

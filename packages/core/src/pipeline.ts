@@ -2,6 +2,7 @@
  * The two loops over stages: inward through `handle` until somebody replies, outward through the hooks. Both are synchronous loops that turn
  * into a promise chain at the first promise they meet, and only from there on; the rest of the loop is the same code entered at a later index.
  */
+import { Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import type { HeaderList } from './headers.ts'
@@ -130,7 +131,11 @@ export function runStages(exchange: LiveExchange, stages: readonly Stage[], inde
 
 /** The client has left meanwhile, or the exchange has failed. Whatever the stage took for it, it gives back in onFinish. */
 function stop(exchange: LiveExchange, value: Reply | Hooks | null | undefined, sink: StageSink): void {
-  if (value === undefined || value === null || 'status' in value) return
+  if (value === undefined || value === null) return
+  if ('status' in value) {
+    if (value.body instanceof Readable) value.body.destroy()
+    return
+  }
   if (exchange.finished) sink.onLateHooks(exchange, value)
   else keepHooks(exchange, value)
 }

@@ -239,7 +239,11 @@ export class ProxyCore implements StageSink {
     if (this.#running !== undefined) this.#running.previous = exchange
     this.#running = exchange
     this.#inflight++
-    exchange.res.on('close', () => this.#onClientClosed(exchange))
+    const { res } = exchange
+    res.on('close', () => {
+      // It goes on without this client.
+      if (exchange.res === res) this.#onClientClosed(exchange)
+    })
     if (exchange.kind === 'upgrade') exchange.stopWatching = watchClient(exchange.socket as Duplex, () => this.clientGone(exchange))
     if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
   }
@@ -364,10 +368,24 @@ export class ProxyCore implements StageSink {
     const { incoming, res } = exchange
     if (exchange.kind === 'upgrade' || NoClient.is(res) || exchange.pumped || exchange.failing || exchange.error !== undefined) return false
     if ((incoming !== undefined && !incoming.complete) || exchange.wanted?.() !== true) return false
-    exchange.left = new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream })
+    this.#leave(exchange, new ProxyError('ERR_CLIENT_ABORTED', { upstream: exchange.upstream }))
+    return true
+  }
+
+  #leave(exchange: LiveExchange, error: ProxyError): void {
+    exchange.left = error
     exchange.res = NoClient.response()
     exchange.res.on('close', () => this.#onClientClosed(exchange))
     exchange.pump?.divert(exchange.res)
+  }
+
+  /** The exchange is to end in the middle of its answer, and others want the rest: this client's connection is broken off, and it goes on. */
+  leave(exchange: LiveExchange, error: ProxyError): boolean {
+    if (exchange.wanted === undefined || !exchange.answered || error.code === 'ERR_DRAINING') return false
+    const { res, req } = exchange
+    if (!this.#outlives(exchange)) return false
+    resetClient({ req, res } as LiveExchange)
+    exchange.left = error
     return true
   }
 
@@ -386,6 +404,7 @@ export class ProxyCore implements StageSink {
     exchange.route = route
     exchange.affinity = parent.affinity
     exchange.hashKey = parent.hashKey
+    Object.assign(exchange.locals, parent.locals)
     exchange.headers = new HeaderList(filterFields(parent.headers.raw, (name) => !framing.has(name.toLowerCase())))
     request.edit?.(exchange.headers)
     exchange.hooks = new HookChain(hooks, undefined)
@@ -403,8 +422,9 @@ export class ProxyCore implements StageSink {
     exchange.finished = true
     if (exchange.left !== undefined) {
       exchange.error ??= exchange.left
-      exchange.status = 499
+      if (exchange.left.code === 'ERR_CLIENT_ABORTED') exchange.status = 499
     }
+    exchange.replyBody?.destroy()
     exchange.stopWatching?.()
     if (exchange.waiter !== undefined) exchange.route?.pool.leave(exchange.waiter)
     if (exchange.backoffTimer !== undefined) this.clock.clearTimeout(exchange.backoffTimer)
@@ -512,6 +532,12 @@ export class ProxyCore implements StageSink {
 
   async #drain(deadline: number): Promise<void> {
     this.closing = true
+    for (let exchange = this.#running; exchange !== undefined; ) {
+      const { next } = exchange
+      // Of our own, and for nobody.
+      if (exchange.parent !== undefined && exchange.wanted?.() !== true) cutShort(exchange, new ProxyError('ERR_DRAINING'))
+      exchange = next
+    }
     const afterwards = this.onClosing.map((begin) => begin())
     if (this.#inflight > 0) {
       const { promise, resolve } = Promise.withResolvers<void>()

@@ -2,7 +2,8 @@
 import { BufferedBody } from './body.ts'
 import { consumedBody } from './consumed-body.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import type { MaybePromise } from './stage.ts'
+import { stageError } from './pipeline.ts'
+import type { MaybePromise, RequestTap } from './stage.ts'
 
 /** Undefined when it is longer than `limit`, or of unknown length; it is left unread then. */
 export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<Uint8Array | undefined> {
@@ -20,9 +21,25 @@ export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<U
     exchange.res.writeContinue()
   }
   const chunks: Buffer[] = []
+  // They see it as it comes, as they would on its way to an upstream.
+  const taps = exchange.requestTaps ?? []
+  exchange.requestTaps = undefined
+  const tell = (what: (tap: RequestTap) => void): void => {
+    try {
+      for (const tap of taps) what(tap)
+    } catch (cause) {
+      taps.length = 0
+      exchange.fail(stageError('tapRequest', cause))
+    }
+  }
   return new Promise((resolve) => {
-    req.on('data', (chunk: Buffer) => void chunks.push(chunk))
+    tell((tap) => tap.onFlow?.(true))
+    req.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      tell((tap) => tap.onChunk?.(chunk))
+    })
     req.on('end', () => {
+      tell((tap) => tap.onEnd?.(true))
       const bytes = Buffer.concat(chunks)
       exchange.body = new BufferedBody(bytes)
       exchange.bodyRead = true
@@ -30,7 +47,10 @@ export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<U
     })
     // The exchange ends with its client; nothing but this promise waits for the body.
     req.on('error', () => resolve(undefined))
-    req.on('close', () => resolve(undefined))
+    req.on('close', () => {
+      if (!exchange.bodyRead) tell((tap) => tap.onEnd?.(false))
+      resolve(undefined)
+    })
     req.resume()
   })
 }

@@ -108,9 +108,11 @@ export function respondStash(exchange: LiveExchange, stash: Stash): void {
 /** A stage, or the proxy itself, answers. */
 export function respondReply(exchange: LiveExchange, reply: Reply): void {
   if (reply.fields !== undefined && respondFields(exchange, reply, reply.fields as string[])) return
+  if (reply.body instanceof Readable) exchange.replyBody = reply.body
   if (!checkReply(exchange, reply)) return
   const head = new ResponseHead(exchange.method, reply.status, '', replyFields(reply), undefined)
   runHooks(exchange, head, (error) => {
+    if ((error !== undefined || head.replacement !== undefined) && reply.body instanceof Readable) reply.body.destroy()
     if (error !== undefined) exchange.core.fail(exchange, error)
     else commitReply(exchange, head, head.replacement ?? reply)
   })
