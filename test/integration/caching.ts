@@ -64,6 +64,8 @@ export async function cachedSite(
       // By the cache's clock it would be wrong; it writes one of its own then.
       if (options.clock !== undefined) res.sendDate = false
       origin(req, res, count)
+      // What a test does not read would hold the connection up.
+      req.resume()
     },
   })
   const cache = responseCache({ ...(options.store === undefined ? { maxSize: '16MiB' } : {}), ...options } as CacheOptions)
