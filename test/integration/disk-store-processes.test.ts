@@ -112,7 +112,7 @@ it('a directory that another process has is refused, and is free when that one i
 })
 
 // A real limit of the system, as hard as a full disk: it takes a part of a write, and refuses the rest.
-it.skipIf(process.platform === 'win32')('a file that the system does not let grow is a failed put, and leaves nothing', () => {
+it('a file that the system does not let grow is a failed put, and leaves nothing', () => {
   const { stdout, stderr } = spawnSync(
     'sh',
     ['-c', 'ulimit -f 2000 && exec "$@"', 'sh', process.execPath, childFile('disk-limit'), directory],

@@ -685,7 +685,7 @@ export class ChainedPump extends ResponsePump {
     exit.on('data', (chunk: Buffer) => {
       this.#tap(taps, chunk)
       this.bytes += chunk.length
-      if (!this.res.write(chunk) && this.res.writableLength >= this.ahead) {
+      if (!this.res.write(chunk) && !(this.res.writableLength < this.ahead)) {
         exit.pause()
         this.res.once('drain', () => exit.resume())
       }
