@@ -1,5 +1,5 @@
 /** What a disk store keeps, over restarts, within its size, and what it says when it cannot. */
-import { access, chmod, mkdir, readdir, readFile, rm, stat, symlink, unlink, writeFile } from 'node:fs/promises'
+import { access, mkdir, readdir, readFile, rm, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { OptionsError } from '@weir/core'
