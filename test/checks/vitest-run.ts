@@ -45,8 +45,8 @@ export const vitest: Check = {
   async run(report) {
     const file = join(temporaryFolder('vitest'), 'report.json')
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
-    const { code, timedOut } = await execute(tool('vitest'), ['run', ...reporters], { timeout: 12 * 60_000, echo: true })
-    if (timedOut) report.fail('the tests did not end within 12 minutes')
+    const { code, timedOut } = await execute(tool('vitest'), ['run', ...reporters], { timeout: 14 * 60_000, echo: true })
+    if (timedOut) report.fail('the tests did not end within 14 minutes')
     if (existsSync(file)) countTests(JSON.parse(readFileSync(file, 'utf8')) as VitestReport, code, report)
     else report.fail(`vitest left no report and ended with ${code ?? 'a signal'}`)
   },

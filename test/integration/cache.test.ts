@@ -454,3 +454,15 @@ describe('keys', () => {
     expect(await get('/?a=1')).toBe('answer 9')
   })
 })
+
+it('keeps the answer to a POST for those who get what it names, and is a POST for all others', async () => {
+  await using site = await cachedSite((req, res, count) => {
+    res.writeHead(200, { ...minute, ...(req.url === '/own' ? { 'Content-Location': '/own' } : {}) }).end(`${req.method} ${count}`)
+  })
+  await ask(site.port, '/own', { method: 'POST', body: 'x' })
+  expect((await site.get('/own')).body).toBe('POST 1')
+  expect((await ask(site.port, '/own', { method: 'POST', body: 'x' })).body).toBe('POST 2')
+  expect((await site.get('/own')).body).toBe('POST 2')
+  await ask(site.port, '/other', { method: 'POST', body: 'x' })
+  expect((await site.get('/other')).body).toBe('GET 4')
+})

@@ -15,7 +15,7 @@ export interface InvalidationHost {
   readonly counts: { storeErrors: number }
   invalidateTag(tag: string, how: Invalidation): Promise<number>
   /** May store the answer to a POST for GETs of the same URL; undefined where it is not to be stored. To be asked when the request comes. */
-  posting(exchange: Exchange, target: Target): Hooks | undefined
+  posting(exchange: Exchange, target: Target): (() => Hooks) | undefined
   invalidateUrl(url: string, key: string, how: Invalidation): Promise<number>
 }
 
@@ -25,14 +25,14 @@ export function invalidating(host: InvalidationHost, exchange: Exchange): Hooks 
   const target = host.settings.keys.of(exchange)
   if (target === undefined) return undefined
   const posting = exchange.method === 'POST' ? host.posting(exchange, target) : undefined
-  let stores = false
+  let posted: Hooks | undefined
   const say = ({ headers }: ProxyResponse): undefined => {
     for (const name of host.settings.rules.hidden) headers.delete(name)
     if (host.settings.cacheStatus) headers.append('Cache-Status', forwardStatus(host.settings.name, { why: 'method' }))
   }
   return {
     onFinish(outcome): void {
-      if (stores) posting?.onFinish?.(outcome, exchange)
+      posted?.onFinish?.(outcome, exchange)
     },
     onResponse(response: ProxyResponse): MaybePromise<void> {
       const { status, headers } = response
@@ -45,12 +45,16 @@ export function invalidating(host: InvalidationHost, exchange: Exchange): Hooks 
       const work: Promise<number>[] = [...urls].map(([url, key]) => host.invalidateUrl(url, key, remove))
       for (const group of parseStringList(headers.get('cache-group-invalidation') ?? '') ?? [])
         work.push(host.invalidateTag(groupTag(target.url, group), remove))
-      stores = posting !== undefined && sameOrigin(headers.get('content-location'), target.url) === target.url
+      const stores = posting !== undefined && sameOrigin(headers.get('content-location'), target.url) === target.url
       return Promise.allSettled(work).then((results) => {
         for (const { status: outcome } of results) if (outcome === 'rejected') host.counts.storeErrors++
-        // Without an entry there is nothing to wait for.
-        if (stores) void posting?.onResponse?.(response, exchange)
-        else say(response)
+        if (!stores) say(response)
+        else {
+          // Begun only now: what was on its way before is what the request has made obsolete.
+          posted = posting()
+          // Without an entry there is nothing to wait for.
+          void posted.onResponse?.(response, exchange)
+        }
       })
     },
   }

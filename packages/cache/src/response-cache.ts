@@ -484,10 +484,11 @@ class Cache implements FetchHost {
     return { status: 502, body: '' }
   }
 
-  posting(exchange: Exchange, target: Target): Hooks | undefined {
+  posting(exchange: Exchange, target: Target): (() => Hooks) | undefined {
     const wish = this.#wish(exchange)
     if (wish.overridden || this.settings.bypass?.(exchange) === true) return undefined
-    return new Fetch(this, target, asSent(wish), undefined, this.#begin(undefined, target), 'method', false)
+    const sent = asSent(wish)
+    return () => new Fetch(this, target, sent, undefined, this.#begin(undefined, target), 'method', false)
   }
 
   /** @returns whether what this fill brought may still be stored under these tags */
