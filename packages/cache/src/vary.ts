@@ -54,12 +54,26 @@ export function matches(
 function normalized(name: string, request: HeaderList): string {
   const value = request.get(name)
   if (value === undefined) return absent
-  if (name === 'accept-encoding') return ranked(value, false)
-  if (name === 'accept-language') return ranked(value, true)
+  if (name === 'accept-encoding') return rankedOnce(value, false)
+  if (name === 'accept-language') return rankedOnce(value, true)
   return value
     .split(',')
     .map((part) => part.trim())
     .join(',')
+}
+
+const rankings = new Map<string, string>()
+
+/** Browsers send a few dozen values between them; long ones are not worth a place. */
+function rankedOnce(value: string, byWeight: boolean): string {
+  if (value.length > 128) return ranked(value, byWeight)
+  const name = byWeight ? `l${value}` : value
+  const known = rankings.get(name)
+  if (known !== undefined) return known
+  const made = ranked(value, byWeight)
+  if (rankings.size >= 1000) rankings.clear()
+  rankings.set(name, made)
+  return made
 }
 
 /** `a,b;q=0.5` as `a>b`: what is liked equally in alphabetical order, weights only as an order. What is not taken is listed behind `!`. */
