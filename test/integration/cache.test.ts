@@ -11,7 +11,9 @@ const minute = { 'Cache-Control': 'max-age=60' }
 describe('storing and serving', () => {
   it('answers the second request itself, with the age and its own word on it', async () => {
     const clock = manualClock()
-    await using site = await cachedSite(numbered({ ...minute, 'X-Two': ['a', 'b'], ETag: '"1"' }), { clock })
+    await using site = await cachedSite(numbered({ ...minute, Date: new Date().toUTCString(), 'X-Two': ['a', 'b'], ETag: '"1"' }), {
+      clock,
+    })
     const first = await site.get('/a?b=c')
     expect(first).toMatchObject({ status: 200, body: 'answer 1' })
     expect(first.headers['cache-status']).toBe('weir; fwd=uri-miss; stored')
