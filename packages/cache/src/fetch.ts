@@ -318,11 +318,19 @@ export class Fetch implements Hooks {
     const tag = update.get('etag')
     if (tag?.startsWith('"') === true && entry.etag !== undefined && entry.etag !== tag) return entry
     const headers = new HeaderList(mergedFields(entry.fields, update.raw))
-    const request = { ...this.#wanted, headers: this.#wanted.headers }
     // The stored `Age` went when it was stored, and the 304's own counts for it.
     const age = update.get('age')
     if (age !== undefined) headers.set('Age', age)
-    const draft = draftOf(entry.key, entry.url, request, { status: entry.status, headers }, settings.rules, this.#requestedAt, now, true)
+    const draft = draftOf(
+      entry.key,
+      entry.url,
+      this.#wanted,
+      { status: entry.status, headers },
+      settings.rules,
+      this.#requestedAt,
+      now,
+      true,
+    )
     if (typeof draft === 'string') return undefined
     const tags = tagsOf(update, settings.rules.tagHeaders, entry.url) ?? entry.tags
     const own = entry.tags.filter((tag) => tag.startsWith('\n'))

@@ -7,14 +7,14 @@
  *   #fetch     miss: ask the upstream, once for all who want it        fill.ts
  *   Fetch      what becomes of the upstream's answer                   fetch.ts, storage.ts
  *
- * Everything is synchronous until a store returns a promise.
+ * Everything is synchronous until a store returns a promise. One class, long as it is: who joins what is being fetched, and what an invalidation makes of that, are
+ * the same few fields, and each rule about them has to be read beside the others.
  */
 
 import { Readable } from 'node:stream'
 import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, type Stage } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import { type Asked, answer } from './answer.ts'
-import { type RequestDirectives, requestDirectives } from './cache-control.ts'
 import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
 import { type Forwarded, forwardStatus, hitStatus } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
@@ -31,6 +31,7 @@ import type { NotStored } from './storage.ts'
 import type { CacheStore, Invalidation } from './store.ts'
 import { pathTag, urlTag } from './tags.ts'
 import { matches, selectingFields } from './vary.ts'
+import { asSent, fillKey, select, suits, type Wish, wishOf } from './wish.ts'
 
 export interface CacheStats {
   /** Requests answered from a fresh response; from a stale one; from one that the upstream had just confirmed. */
@@ -67,37 +68,8 @@ export function responseCache(options: CacheOptions): ResponseCache {
   return new Cache(readCacheOptions(options)).face
 }
 
-/** What a request says that matters here. */
-interface Wish extends Asked {
-  readonly route: string
-  readonly directives: RequestDirectives
-  readonly noStore: boolean
-  readonly authorized: boolean
-  /** It has a field by which some servers take it for another request than it is. */
-  readonly overridden: boolean
-  /** Fills that came to nothing while it waited. */
-  failures: number
-  /** It does not wait for others any more. */
-  alone: boolean
-  /** How long it waits for others, on the clock; undefined before it does. */
-  waitsUntil: number | undefined
-  /** What the resource varies by, when it was found to. */
-  varies: readonly string[] | undefined
-  /** Its fields as `Vary` compares them, as far as that was asked. */
-  readonly normalized: Map<string, string>
-}
-
 /** RFC 9110 §9.2.1; whatever else may change something. */
 const safe: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'QUERY'])
-
-/** Fields that make frameworks answer another method or path than the one that is the key. */
-const overrides: ReadonlySet<string> = new Set([
-  'x-http-method',
-  'x-http-method-override',
-  'x-method-override',
-  'x-original-url',
-  'x-rewrite-url',
-])
 
 type Counts = { -readonly [K in keyof CacheStats]: CacheStats[K] extends number ? number : Partial<Record<NotStored, number>> }
 
@@ -158,7 +130,7 @@ class Cache implements FetchHost {
     if (method === 'QUERY') return this.#query(exchange, target)
     // A GET that means something by its body would be answered as if it had none.
     if (exchange.hasBody) return this.#pass(exchange, 'bypass')
-    const wish = this.#wish(exchange)
+    const wish = wishOf(exchange, this.settings.heedsClient)
     return wish.overridden ? this.#pass(exchange, 'bypass') : this.#look(exchange, target, wish, undefined)
   }
 
@@ -181,64 +153,9 @@ class Cache implements FetchHost {
   async #query(exchange: Exchange, target: Target): Promise<Reply | Hooks | undefined> {
     const body = this.settings.maxQueryBody === 0 ? undefined : await exchange.readBody(this.settings.maxQueryBody)
     if (body === undefined) return this.#pass(exchange, 'bypass')
-    const wish = this.#wish(exchange)
+    const wish = wishOf(exchange, this.settings.heedsClient)
     if (wish.overridden) return this.#pass(exchange, 'bypass')
     return await this.#look(exchange, queryTarget(target, exchange, body), wish, undefined)
-  }
-
-  #wish(exchange: Exchange): Wish {
-    const { headers } = exchange
-    let cacheControl = false
-    let pragma = false
-    let conditional = false
-    // Whoever took the field off has let somebody in by it.
-    let authorized = exchange.req.headers.authorization !== undefined
-    let overridden = false
-    let range: string | undefined
-    const { raw } = headers
-    // One pass by length first: most requests have none of them.
-    for (let i = 0; i < raw.length; i += 2) {
-      const name = raw[i] as string
-      switch (name.length) {
-        case 5:
-          if (range === undefined && name.toLowerCase() === 'range') range = headers.get('range')
-          break
-        case 6:
-          if (!pragma && name.toLowerCase() === 'pragma') pragma = true
-          break
-        case 13:
-          if (name.toLowerCase() === 'cache-control') cacheControl = true
-          else if (name.toLowerCase() === 'if-none-match') conditional = true
-          else if (name.toLowerCase() === 'authorization') authorized = true
-          else if (overrides.has(name.toLowerCase())) overridden = true
-          break
-        case 17:
-          if (name.toLowerCase() === 'if-modified-since') conditional = true
-          else if (overrides.has(name.toLowerCase())) overridden = true
-          break
-        case 14:
-        case 22:
-          if (overrides.has(name.toLowerCase())) overridden = true
-          break
-      }
-    }
-    const asked = requestDirectives(cacheControl ? headers.get('cache-control') : undefined, pragma ? headers.get('pragma') : undefined)
-    return {
-      method: exchange.method,
-      headers,
-      route: exchange.route?.name ?? '',
-      conditional,
-      range,
-      authorized,
-      overridden,
-      failures: 0,
-      alone: false,
-      waitsUntil: undefined,
-      varies: undefined,
-      normalized: new Map(),
-      noStore: asked.noStore,
-      directives: (cacheControl || pragma) && this.settings.heedsClient(exchange) ? asked : nothingAsked,
-    }
   }
 
   /** @param not the fill that turned out not to be what this request wants */
@@ -473,7 +390,7 @@ class Cache implements FetchHost {
   }
 
   async again(exchange: Exchange, target: Target): Promise<Reply> {
-    const wish = { ...this.#wish(exchange), conditional: false, range: undefined, alone: true }
+    const wish = { ...wishOf(exchange, this.settings.heedsClient), conditional: false, range: undefined, alone: true }
     if (wish.method === 'QUERY') return { status: 502, body: '' }
     const fill = this.#begin(wish, target)
     this.#fork(exchange, target, wish, undefined, fill, true)
@@ -485,7 +402,7 @@ class Cache implements FetchHost {
   }
 
   posting(exchange: Exchange, target: Target): (() => Hooks) | undefined {
-    const wish = this.#wish(exchange)
+    const wish = wishOf(exchange, this.settings.heedsClient)
     if (wish.overridden || this.settings.bypass?.(exchange) === true) return undefined
     const sent = asSent(wish)
     return () => new Fetch(this, target, sent, undefined, this.#begin(undefined, target), 'method', false)
@@ -664,28 +581,3 @@ class Cache implements FetchHost {
 
 /** Tags that were invalidated while something is on its way, before all of that counts as invalidated. */
 const maxLateTags = 10_000
-
-const nothingAsked: RequestDirectives = requestDirectives(undefined, undefined)
-
-/** With the client's own fields, whatever the exchange's are made to ask for. */
-function asSent(wish: Wish): Wish {
-  return { ...wish, headers: new HeaderList(wish.headers.raw) }
-}
-
-function fillKey(wish: Wish, target: Target): string {
-  return `${wish.route}${wish.authorized ? ' authorized' : ''} ${target.key}`
-}
-
-/** The newest that was chosen for a request like this one. */
-function select(entries: readonly CacheEntry[], wish: Wish): CacheEntry | undefined {
-  for (const entry of entries) if (suits(entry, wish)) return entry
-  return undefined
-}
-
-function suits(entry: Pick<CacheEntry, 'route' | 'vary' | 'forAuthorized' | 'language'>, wish: Wish): boolean {
-  return (
-    entry.route === wish.route &&
-    (!wish.authorized || entry.forAuthorized) &&
-    (entry.vary.length === 0 || matches(entry.vary, wish.headers, entry.language, wish.normalized))
-  )
-}
