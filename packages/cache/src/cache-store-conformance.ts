@@ -1,6 +1,6 @@
 /**
  * What every cache store must do, as cases for any test runner: in memory or on disk, at once or later, alone or shared with other processes. Times are those
- * of a wall clock, lifetimes are long, and nothing here waits for something to expire.
+ * of a wall clock, lifetimes are long, and nothing here waits for something to expire. One file, long as it is: a list of cases that do not know of each other.
  *
  * ```ts
  * for (const { name, run } of cacheStoreConformance({ name: 'mine', tooLarge: 1 << 24, make: () => ({ store: mine() }) })) test(name, run)
