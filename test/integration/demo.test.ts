@@ -6,11 +6,10 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { chromium } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { hasBrowser, launchBrowser } from './browser.ts'
 
 const run = promisify(execFile)
-const browserPath = '/usr/bin/chromium'
 const onPath = (program: string): boolean => (process.env.PATH ?? '').split(':').some((folder) => existsSync(`${folder}/${program}`))
 
 interface Demo {
@@ -71,22 +70,11 @@ describe('the demo', () => {
     expect((events.stdout.match(/^data: /gm) ?? []).length).toBeGreaterThanOrEqual(2)
   })
 
-  it.skipIf(!existsSync(browserPath))(
+  it.skipIf(!hasBrowser)(
     'carries a WebSocket and an event stream to a real browser, also past a killed backend',
     { timeout: 60_000 },
     async () => {
-      const browser = await chromium.launch({
-        executablePath: browserPath,
-        args: [
-          '--no-sandbox',
-          '--disable-gpu',
-          '--disable-quic',
-          '--no-first-run',
-          '--disable-background-networking',
-          '--disable-component-update',
-          '--disable-sync',
-        ],
-      })
+      const browser = await launchBrowser()
       try {
         const page = await browser.newPage()
         await page.goto(`${demo.origin}/`)

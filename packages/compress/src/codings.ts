@@ -8,6 +8,9 @@ import * as zlib from 'node:zlib'
 /** `br` is Brotli. */
 export type Coding = 'gzip' | 'br' | 'zstd'
 
+/** What a response may go out in: `dcz` is Zstandard with a dictionary that the client has (RFC 9842). */
+export type ResponseCoding = Coding | 'dcz'
+
 /** What a request may come in. `deflate` is the zlib format (RFC 1950), as RFC 9110 §8.4.1.2 has it. */
 export type RequestCoding = Coding | 'deflate'
 

@@ -1,6 +1,7 @@
 /** Options of `compress`, read once. */
 import { type Clock, type Duration, OptionReader, type ProxyResponse, readClock, type Size } from '@weir/core'
 import { allCodings, type Coding, isAvailable } from './codings.ts'
+import { type CompressionDictionaries, Dictionaries } from './compression-dictionaries.ts'
 import { defaultTypes, isTypePattern, typeMatcher } from './content-types.ts'
 import type { Eligibility } from './eligibility.ts'
 import type { BrotliOptions, EncoderSettings, GzipOptions, ZstdOptions } from './encoder.ts'
@@ -31,6 +32,8 @@ export interface CompressOptions {
    * wait at all. Not 0: a flush per packet makes bodies a tenth larger.
    */
   readonly flushAfter?: Duration
+  /** What clients may have kept of earlier responses: see `compressionDictionaries`. Whoever takes `dcz` gets it in preference to the others. Default: none. */
+  readonly dictionaries?: CompressionDictionaries
   /** Leaves alone what another site made a browser fetch with cookies or `Authorization` (BREACH). Default false. */
   readonly skipCrossSite?: boolean
   /** Responses that are compressed at the same time; those beyond go out as they are. Default 500. Each takes up to a megabyte. */
@@ -53,6 +56,7 @@ export interface CompressSettings extends Eligibility {
   readonly codings: readonly Coding[]
   readonly encoders: EncoderSettings
   readonly flushAfter: number
+  readonly dictionaries: Dictionaries | undefined
   readonly skipCrossSite: boolean
   readonly maxActive: number
   readonly overload: Overload | undefined
@@ -69,6 +73,7 @@ const names = [
   'types',
   'statuses',
   'flushAfter',
+  'dictionaries',
   'skipCrossSite',
   'maxActive',
   'overload',
@@ -87,6 +92,7 @@ export function readCompressOptions(options: CompressOptions | undefined): Compr
     types: readTypes(read, given.types),
     statuses: readStatuses(read, given.statuses),
     flushAfter: read.duration('flushAfter', given.flushAfter, 10, { max: 60_000 }),
+    dictionaries: readDictionaries(read, given.dictionaries),
     skipCrossSite: read.boolean('skipCrossSite', given.skipCrossSite, false),
     maxActive: read.number('maxActive', given.maxActive, 500, { min: 1, max: 1_000_000, integer: true }),
     overload: given.overload === false ? undefined : readOverload(read.at('overload'), given.overload),
@@ -109,6 +115,12 @@ export function readCodings<C extends string>(read: OptionReader, given: readonl
     else if (given.indexOf(coding) !== index) at.problem(index, coding, 'each coding once')
   }
   return [...given]
+}
+
+function readDictionaries(read: OptionReader, given: unknown): Dictionaries | undefined {
+  if (given === undefined || given instanceof Dictionaries) return given
+  read.problem('dictionaries', given, 'what `compressionDictionaries()` gives')
+  return undefined
 }
 
 function readEncoders(read: OptionReader, given: Partial<CompressOptions>): EncoderSettings {

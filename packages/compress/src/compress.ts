@@ -7,24 +7,26 @@
  * whatever may have happened in between, when the exchange finishes.
  */
 import type { Exchange, Hooks, ProxyResponse, Stage } from '@weir/core'
-import type { Coding } from './codings.ts'
+import type { Coding, ResponseCoding } from './codings.ts'
 import { type CompressOptions, type CompressSettings, readCompressOptions } from './compress-options.ts'
+import type { Dictionaries } from './compression-dictionaries.ts'
 import { essenceOf, isLive } from './content-types.ts'
-import { isCrossSiteWithCredentials } from './cross-site.ts'
+import { isCrossSiteWithCredentials, isOpaque } from './cross-site.ts'
+import { availableHash } from './dictionary-coding.ts'
 import { forbidsTransform, lengthOf, objection } from './eligibility.ts'
-import { type Encoder, flushKind, makeEncoder } from './encoder.ts'
+import { type Dictionary, type Encoder, flushKind, makeEncoder } from './encoder.ts'
 import { EventLoopLag } from './event-loop-lag.ts'
 import { type CompressDecision, type CompressReason, decisions } from './events.ts'
 import { chooseCoding } from './negotiation.ts'
 import { TimelyFlush } from './timely-flush.ts'
 import { dropWeakRange, holdsWeakened, notModifiedFields, recode, weaken } from './validators.ts'
-import { varyByEncoding } from './vary.ts'
+import { varyByDictionary, varyByEncoding } from './vary.ts'
 
 export interface CompressStats {
   /** Responses that are being compressed now. */
   readonly active: number
   /** Responses compressed so far, by coding; those that broke off included. */
-  readonly compressed: Readonly<Record<Coding, number>>
+  readonly compressed: Readonly<Record<ResponseCoding, number>>
   /** Those of them at the fastest level, because of `overload`. */
   readonly reduced: number
   /** Responses that were not compressed, by reason. */
@@ -45,12 +47,16 @@ export function compress(options?: CompressOptions): CompressStage {
   const compressor = new Compressor(settings)
   const byCoding = new Map<Coding | undefined, Hooks>()
   for (const coding of [undefined, ...settings.codings]) byCoding.set(coding, hooksFor(compressor, coding))
+  const withDictionary: readonly ResponseCoding[] = ['dcz', ...settings.codings]
   return {
     name: settings.name,
     handle(exchange) {
       if (exchange.kind === 'upgrade') return undefined
       dropWeakRange(exchange.headers)
-      return byCoding.get(chooseCoding(exchange.headers.get('accept-encoding'), settings.codings))
+      const accept = exchange.headers.get('accept-encoding')
+      const dictionary = dictionaryFor(exchange, settings.dictionaries)
+      if (dictionary !== undefined && chooseCoding(accept, withDictionary) === 'dcz') return hooksFor(compressor, 'dcz', dictionary)
+      return byCoding.get(chooseCoding(accept, settings.codings))
     },
     start: () => compressor.lag.start(),
     close: () => compressor.lag.stop(),
@@ -58,9 +64,17 @@ export function compress(options?: CompressOptions): CompressStage {
   }
 }
 
-/** One per coding for the life of the stage: nothing is made for a request. */
-function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
-  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding)
+/** What the client has and we have, too. */
+function dictionaryFor(exchange: Exchange, dictionaries: Dictionaries | undefined): Dictionary | undefined {
+  if (dictionaries === undefined) return undefined
+  const hash = availableHash(exchange.headers.get('available-dictionary'))
+  const content = hash === undefined || isOpaque(exchange) ? undefined : dictionaries.find(hash)
+  return content === undefined ? undefined : { content, hash: hash as string }
+}
+
+/** One per coding for the life of the stage: but for a dictionary, nothing is made for a request. */
+function hooksFor(compressor: Compressor, coding: ResponseCoding | undefined, dictionary?: Dictionary): Hooks {
+  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding, dictionary)
   return coding === undefined ? { onResponse } : { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
 }
 
@@ -68,7 +82,7 @@ class Compressor {
   readonly lag: EventLoopLag = new EventLoopLag()
   readonly #settings: CompressSettings
   readonly #active = new Map<Exchange, Encoder>()
-  readonly #compressed: Record<Coding, number> = { gzip: 0, br: 0, zstd: 0 }
+  readonly #compressed: Record<ResponseCoding, number> = { gzip: 0, br: 0, zstd: 0, dcz: 0 }
   readonly #skipped: Partial<Record<CompressReason, number>> = {}
   #reduced = 0
   #bytesIn = 0
@@ -89,8 +103,9 @@ class Compressor {
     }
   }
 
-  decide(response: ProxyResponse, exchange: Exchange, coding: Coding | undefined): void {
-    const reason = this.#judge(response, exchange, coding)
+  decide(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary: Dictionary | undefined): void {
+    this.#settings.dictionaries?.observe(response, exchange)
+    const reason = this.#judge(response, exchange, coding, dictionary)
     if (reason !== 'compressed') this.#skipped[reason] = (this.#skipped[reason] ?? 0) + 1
     if (decisions.hasSubscribers)
       decisions.publish({
@@ -108,12 +123,13 @@ class Compressor {
     encoder.destroy()
   }
 
-  #judge(response: ProxyResponse, exchange: Exchange, coding: Coding | undefined): CompressReason {
+  #judge(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary?: Dictionary): CompressReason {
     const settings = this.#settings
     const no = objection(response, settings)
     if (no !== undefined) return no
     const { headers } = response
     varyByEncoding(headers)
+    if (settings.dictionaries?.supported === true) varyByDictionary(headers)
     if (!response.hasBody) {
       // The tag of a 304 has to be the one that the client holds, or a cache does not know what was confirmed (RFC 9111 §4.3.4).
       if (response.status === 304 && holdsWeakened(heldTags(exchange), headers.get('etag'))) weaken(headers)
@@ -132,14 +148,14 @@ class Compressor {
     const lag = settings.overload === undefined ? 0 : (settings.overload.lag?.() ?? this.lag.ms)
     if (settings.overload !== undefined && lag >= settings.overload.skipAt) return 'overload'
     const fast = settings.overload !== undefined && lag >= settings.overload.reduceAt
-    this.#encode(response, exchange, coding, fast)
+    this.#encode(response, exchange, coding, fast, dictionary)
     return 'compressed'
   }
 
-  #encode(response: ProxyResponse, exchange: Exchange, coding: Coding, fast: boolean): void {
+  #encode(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding, fast: boolean, dictionary?: Dictionary): void {
     const { headers } = response
     const live = isLive(essenceOf(headers.get('content-type')))
-    const encoder = makeEncoder(coding, this.#settings.encoders, { length: lengthOf(headers), live, fast })
+    const encoder = makeEncoder(coding, this.#settings.encoders, { length: lengthOf(headers), live, fast, dictionary })
     const flush = new TimelyFlush(encoder, flushKind[coding], this.#settings.flushAfter, this.#settings.clock)
     this.#compressed[coding]++
     if (fast) this.#reduced++

@@ -9,3 +9,14 @@ import type { Exchange } from '@weir/core'
 export function isCrossSiteWithCredentials({ headers }: Exchange): boolean {
   return headers.get('sec-fetch-site')?.trim().toLowerCase() === 'cross-site' && (headers.has('cookie') || headers.has('authorization'))
 }
+
+/**
+ * A page of another site that includes the response and may not read it (RFC 9842 §9.3.3): what it weighs would tell how much it is like a dictionary that the page
+ * may have chosen. Browsers do not ask for one then; this is for those that do.
+ */
+export function isOpaque({ headers }: Exchange): boolean {
+  return (
+    headers.get('sec-fetch-mode')?.trim().toLowerCase() === 'no-cors' &&
+    headers.get('sec-fetch-site')?.trim().toLowerCase() === 'cross-site'
+  )
+}

@@ -5,7 +5,7 @@
  */
 import { type Channel, channel } from 'node:diagnostics_channel'
 import type { Exchange } from '@weir/core'
-import type { Coding } from './codings.ts'
+import type { ResponseCoding } from './codings.ts'
 
 /** Why a response was compressed, or was not. */
 export type CompressReason =
@@ -58,7 +58,7 @@ export interface CompressDecision {
   /** Name of the stage. */
   readonly stage: string
   /** What `compress` encodes the body in; undefined when it does not, and from `decompress`. */
-  readonly coding: Coding | undefined
+  readonly coding: ResponseCoding | undefined
   readonly reason: CompressReason | DecompressReason
 }
 

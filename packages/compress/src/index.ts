@@ -1,7 +1,14 @@
-export type { Coding, RequestCoding } from './codings.ts'
+export type { Coding, RequestCoding, ResponseCoding } from './codings.ts'
 export type { CompressStage, CompressStats } from './compress.ts'
 export { compress } from './compress.ts'
 export type { CompressOptions, OverloadOptions } from './compress-options.ts'
+export type {
+  CompressionDictionaries,
+  CompressionDictionariesOptions,
+  CompressionDictionariesStats,
+  DictionaryOffer,
+} from './compression-dictionaries.ts'
+export { compressionDictionaries } from './compression-dictionaries.ts'
 export type { DecompressOptions, DecompressStage, DecompressStats } from './decompress.ts'
 export { decompress } from './decompress.ts'
 export type { DecompressRequestsOptions, DecompressRequestsStage, DecompressRequestsStats } from './decompress-requests.ts'

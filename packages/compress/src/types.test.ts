@@ -2,8 +2,10 @@
 import type { OptionsError, Stage } from '@weir/core'
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import {
+  type CompressionDictionaries,
   type CompressStage,
   compress,
+  compressionDictionaries,
   type DecompressRequestsStage,
   type DecompressStage,
   decompress,
@@ -29,6 +31,10 @@ describe('what the compiler sees', () => {
     ['a misspelt option', () => compress({ minLength: 5 }), ['minLength']],
     // @ts-expect-error no such coding
     ['deflate', () => compress({ codings: ['deflate'] }), ['codings[0]']],
+    // @ts-expect-error required
+    ['an offer for nothing', () => compressionDictionaries({ offers: [{ from: '/x' }] }), ['offers[0].match']],
+    // @ts-expect-error not made by compressionDictionaries
+    ['a list of dictionaries', () => compress({ dictionaries: [] }), ['dictionaries']],
     // @ts-expect-error a list
     ['one coding', () => compress({ codings: 'gzip' }), ['codings']],
     // @ts-expect-error KB is ambiguous
@@ -59,6 +65,8 @@ describe('what the compiler sees', () => {
 
   it('stages are stages', () => {
     expectTypeOf(compress).returns.toEqualTypeOf<CompressStage>()
+    expectTypeOf(compressionDictionaries).returns.toEqualTypeOf<CompressionDictionaries>()
+    expectTypeOf<CompressionDictionaries>().toExtend<Stage>()
     expectTypeOf(decompress).returns.toEqualTypeOf<DecompressStage>()
     expectTypeOf(decompressRequests).returns.toEqualTypeOf<DecompressRequestsStage>()
     expectTypeOf<CompressStage>().toExtend<Stage>()
@@ -119,6 +127,49 @@ describe('what only the factory sees, all of it at once', () => {
         'name',
       ],
     ],
+    [
+      'compressionDictionaries',
+      () =>
+        compressionDictionaries({
+          maxSize: 10,
+          maxDictionarySize: '9MiB',
+          offers: [
+            { match: '' },
+            { match: '/(a|b)' },
+            { match: '/é' },
+            { match: '/a/:b' },
+            { match: 'app.js' },
+            { match: '/x', from: '/y?z' },
+            { match: '/x', from: nonsense, destinations: ['A B'] },
+            { match: '/x', to: 1 } as never,
+            'x' as never,
+          ],
+          name: '',
+        }),
+      [
+        'maxSize',
+        'maxDictionarySize',
+        'offers[0].match',
+        'offers[1].match',
+        'offers[2].match',
+        'offers[3].from',
+        'offers[4].from',
+        'offers[5].from',
+        'offers[6].from',
+        'offers[6].destinations',
+        'offers[7].to',
+        'offers[8]',
+        'offers[8].match',
+        'name',
+      ],
+    ],
+    ['dictionaries in no list', () => compressionDictionaries({ offers: nonsense }), ['offers']],
+    [
+      'dictionaries longer than all of them',
+      () => compressionDictionaries({ maxSize: '1MiB', maxDictionarySize: '2MiB' }),
+      ['maxDictionarySize'],
+    ],
+    ['dictionaries of somebody else', () => compress({ dictionaries: { has: () => true } as never }), ['dictionaries']],
     ['compress in nothing', () => compress({ codings: [] }), ['codings']],
     ['compress by nonsense', () => compress({ gzip: 6 as never, types: nonsense, statuses: nonsense }), ['gzip', 'types', 'statuses']],
     [

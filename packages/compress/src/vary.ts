@@ -4,16 +4,26 @@
  */
 import type { HeaderList } from '@weir/core'
 
+/** RFC 9842 §6.2: what is packed with a dictionary is for those alone who have it. */
+export function varyByDictionary(headers: HeaderList): void {
+  varyBy(headers, 'Available-Dictionary')
+}
+
 export function varyByEncoding(headers: HeaderList): void {
+  varyBy(headers, 'Accept-Encoding')
+}
+
+function varyBy(headers: HeaderList, field: string): void {
+  const wanted = field.toLowerCase()
   const present = headers.get('vary')
   if (present === undefined || present.trim() === '') {
-    headers.set('Vary', 'Accept-Encoding')
+    headers.set('Vary', field)
     return
   }
   for (const name of present.split(',')) {
     const lower = name.trim().toLowerCase()
     // `*` says more: varies by what no field tells.
-    if (lower === '*' || lower === 'accept-encoding') return
+    if (lower === '*' || lower === wanted) return
   }
-  headers.append('Vary', 'Accept-Encoding')
+  headers.append('Vary', field)
 }

@@ -1,0 +1,93 @@
+/** Compression dictionaries (RFC 9842) with who they are for: a real browser, and a cache that must not be split by whoever invents a hash. */
+import { createHash, randomBytes } from 'node:crypto'
+import { zstdDecompressSync } from 'node:zlib'
+import { responseCache } from '@weir/cache'
+import { compress, compressionDictionaries } from '@weir/compress'
+import { testUpstream } from '@weir/testing'
+import { describe, expect, it } from 'vitest'
+import { hasBrowser, launchBrowser } from './browser.ts'
+import { ask } from './caching.ts'
+import { startProxy } from './observed.ts'
+
+/** Half of it is another in each release, half the same. */
+const common = Array.from({ length: 300 }, (_, line) => `/* ${line} ${createHash('sha256').update(`${line}`).digest('base64')} */`).join(
+  '\n',
+)
+const release = (version: number): string => `${common}\ndocument.title = 'release ${version}'\n`
+const sha256 = (content: string): string => createHash('sha256').update(content).digest('base64')
+
+async function shop() {
+  let seen = 0
+  const upstream = await testUpstream({
+    '/': (_req, res) =>
+      void res.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>shop</title><link rel="icon" href="data:,">'),
+    '*': (req, res) => {
+      seen++
+      const version = Number(/app\.(\d+)\.js/.exec(req.url ?? '')?.[1])
+      res.writeHead(200, { 'Content-Type': 'text/javascript', 'Cache-Control': 'public, max-age=3600' }).end(release(version))
+    },
+  })
+  const dictionaries = compressionDictionaries({ offers: [{ match: '/assets/app.*.js' }] })
+  const cache = responseCache({ maxSize: '16MiB' })
+  const compression = compress({ overload: false, dictionaries })
+  const proxy = await startProxy({ upstreams: [upstream.url], use: [dictionaries, cache, compression] })
+  return {
+    proxy,
+    dictionaries,
+    compression,
+    get seen() {
+      return seen
+    },
+  }
+}
+
+describe('dictionaries', () => {
+  it.skipIf(!hasBrowser)('a real browser keeps a release, and reads the next one as the difference', { timeout: 60_000 }, async () => {
+    const { proxy, dictionaries, compression } = await shop()
+    const browser = await launchBrowser()
+    try {
+      const page = await browser.newPage()
+      await page.goto(`http://localhost:${proxy.port}/`)
+      const load = (version: number) => page.evaluate(`import('/assets/app.${version}.js').then(() => document.title)`)
+      expect(await load(1)).toBe('release 1')
+      expect(dictionaries.has(sha256(release(1)))).toBe(true)
+      // The browser takes the dictionary in on its own time, so it asks until it names one. Each number is a release of its own.
+      for (let version = 2; version < 100 && compression.stats().compressed.dcz === 0; version++) {
+        expect(await load(version)).toBe(`release ${version}`)
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+      expect(compression.stats().compressed.dcz).toBe(1)
+      expect(dictionaries.stats()).toMatchObject({ known: expect.any(Number), unknown: 0 })
+      const again = await page.evaluate(`fetch('/assets/app.1000.js').then((response) => response.text())`)
+      expect(again).toBe(release(1000))
+      expect(compression.stats().compressed.dcz).toBe(2)
+    } finally {
+      await browser.close()
+    }
+  })
+
+  it('a cache keeps one variant for each release that clients have, and none for what they invent', async () => {
+    const site = await shop()
+    const get = (has?: string, accept = 'gzip, br, zstd, dcb, dcz') =>
+      ask(site.proxy.port, '/assets/app.2.js', {
+        headers: { 'Accept-Encoding': accept, ...(has === undefined ? {} : { 'Available-Dictionary': `:${has}:` }) },
+      })
+    const hash = site.dictionaries.add(Buffer.from(release(1)))
+    for (let round = 0; round < 3; round++) {
+      const { headers, body } = await get(hash)
+      expect(headers).toMatchObject({ 'content-encoding': 'dcz', 'use-as-dictionary': 'match="/assets/app.*.js"' })
+      const packed = Buffer.from(body, 'latin1')
+      expect(packed.subarray(8, 40).toString('base64')).toBe(hash)
+      expect(zstdDecompressSync(packed.subarray(40), { dictionary: Buffer.from(release(1)) }).toString()).toBe(release(2))
+    }
+    expect(site.seen).toBe(1)
+    for (let round = 0; round < 20; round++) {
+      const { headers } = await get(randomBytes(32).toString('base64'))
+      expect(headers['content-encoding']).toBe('zstd')
+    }
+    expect(site.seen).toBe(2)
+    expect((await get(hash, 'gzip')).headers['content-encoding']).toBe('gzip')
+    expect((await get(hash)).headers['content-encoding']).toBe('dcz')
+    expect(site.seen).toBe(3)
+  })
+})
