@@ -1,5 +1,7 @@
 /** Compression dictionaries (RFC 9842) with who they are for: a real browser, and a cache that must not be split by whoever invents a hash. */
 import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
 import { zstdDecompressSync } from 'node:zlib'
 import { responseCache } from '@weir/cache'
 import { compress, compressionDictionaries } from '@weir/compress'
@@ -7,7 +9,7 @@ import { testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { hasBrowser, launchBrowser } from './browser.ts'
 import { ask } from './caching.ts'
-import { startProxy } from './observed.ts'
+import { startProxy, until } from './observed.ts'
 
 /** Half of it is another in each release, half the same. */
 const common = Array.from({ length: 300 }, (_, line) => `/* ${line} ${createHash('sha256').update(`${line}`).digest('base64')} */`).join(
@@ -68,13 +70,13 @@ describe('dictionaries', () => {
 
   it('a cache keeps one variant for each release that clients have, and none for what they invent', async () => {
     const site = await shop()
-    const get = (has?: string, accept = 'gzip, br, zstd, dcb, dcz') =>
+    const fetchWith = (has?: string, accept = 'gzip, br, zstd, dcb, dcz') =>
       ask(site.proxy.port, '/assets/app.2.js', {
         headers: { 'Accept-Encoding': accept, ...(has === undefined ? {} : { 'Available-Dictionary': `:${has}:` }) },
       })
     const hash = site.dictionaries.add(Buffer.from(release(1)))
     for (let round = 0; round < 3; round++) {
-      const { headers, body } = await get(hash)
+      const { headers, body } = await fetchWith(hash)
       expect(headers).toMatchObject({ 'content-encoding': 'dcz', 'use-as-dictionary': 'match="/assets/app.*.js"' })
       const packed = Buffer.from(body, 'latin1')
       expect(packed.subarray(8, 40).toString('base64')).toBe(hash)
@@ -82,12 +84,40 @@ describe('dictionaries', () => {
     }
     expect(site.seen).toBe(1)
     for (let round = 0; round < 20; round++) {
-      const { headers } = await get(randomBytes(32).toString('base64'))
+      const { headers } = await fetchWith(randomBytes(32).toString('base64'))
       expect(headers['content-encoding']).toBe('zstd')
     }
     expect(site.seen).toBe(2)
-    expect((await get(hash, 'gzip')).headers['content-encoding']).toBe('gzip')
-    expect((await get(hash)).headers['content-encoding']).toBe('dcz')
+    expect((await fetchWith(hash, 'gzip')).headers['content-encoding']).toBe('gzip')
+    expect((await fetchWith(hash)).headers['content-encoding']).toBe('dcz')
     expect(site.seen).toBe(3)
+  })
+
+  it('no more of them are at work than may be, and each is given back, whoever leaves', async () => {
+    const upstream = await testUpstream({
+      '*': (_req, res) => void res.writeHead(200, { 'Content-Type': 'text/javascript' }).write(release(2)),
+    })
+    const dictionaries = compressionDictionaries({ maxActive: 2 })
+    const hash = dictionaries.add(Buffer.from(release(1)))
+    const proxy = await startProxy({ upstreams: [upstream.url], use: [compress({ overload: false, dictionaries })] })
+    const clients = []
+    const codings: unknown[] = []
+    for (let client = 0; client < 4; client++) {
+      const request = get({
+        port: proxy.port,
+        host: '127.0.0.1',
+        agent: false,
+        headers: { 'Accept-Encoding': client === 3 ? 'dcz' : 'zstd, dcz', 'Available-Dictionary': `:${hash}:` },
+      })
+      request.on('error', () => undefined)
+      clients.push(request)
+      const [response] = (await once(request, 'response')) as [IncomingMessage]
+      codings.push(response.headers['content-encoding'])
+      response.on('error', () => undefined).resume()
+    }
+    expect(codings).toEqual(['dcz', 'dcz', 'zstd', undefined])
+    expect(dictionaries.stats().active).toBe(2)
+    for (const client of clients) client.destroy()
+    await until('all given back', () => dictionaries.stats().active === 0)
   })
 })

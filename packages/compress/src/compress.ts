@@ -55,8 +55,9 @@ export function compress(options?: CompressOptions): CompressStage {
       dropWeakRange(exchange.headers)
       const accept = exchange.headers.get('accept-encoding')
       const dictionary = dictionaryFor(exchange, settings.dictionaries)
-      if (dictionary !== undefined && chooseCoding(accept, withDictionary) === 'dcz') return hooksFor(compressor, 'dcz', dictionary)
-      return byCoding.get(chooseCoding(accept, settings.codings))
+      const coding = chooseCoding(accept, settings.codings)
+      if (dictionary !== undefined && chooseCoding(accept, withDictionary) === 'dcz') return differenceHooks(compressor, dictionary, coding)
+      return byCoding.get(coding)
     },
     start: () => compressor.lag.start(),
     close: () => compressor.lag.stop(),
@@ -73,9 +74,20 @@ function dictionaryFor(exchange: Exchange, dictionaries: Dictionaries | undefine
 }
 
 /** One per coding for the life of the stage: but for a dictionary, nothing is made for a request. */
-function hooksFor(compressor: Compressor, coding: ResponseCoding | undefined, dictionary?: Dictionary): Hooks {
-  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding, dictionary)
+function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
+  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding)
   return coding === undefined ? { onResponse } : { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
+}
+
+/** @param otherwise the coding while as many dictionaries are at work as may be */
+function differenceHooks(compressor: Compressor, dictionary: Dictionary, otherwise: Coding | undefined): Hooks {
+  return {
+    onResponse: (response, exchange) =>
+      compressor.dictionaryIsFree()
+        ? compressor.decide(response, exchange, 'dcz', dictionary)
+        : compressor.decide(response, exchange, otherwise),
+    onFinish: (_outcome, exchange) => compressor.release(exchange),
+  }
 }
 
 class Compressor {
@@ -103,7 +115,11 @@ class Compressor {
     }
   }
 
-  decide(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary: Dictionary | undefined): void {
+  dictionaryIsFree(): boolean {
+    return this.#settings.dictionaries?.full === false
+  }
+
+  decide(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary?: Dictionary): void {
     this.#settings.dictionaries?.observe(response, exchange)
     const reason = this.#judge(response, exchange, coding, dictionary)
     if (reason !== 'compressed') this.#skipped[reason] = (this.#skipped[reason] ?? 0) + 1
@@ -162,8 +178,11 @@ class Compressor {
     // A head that node refused is followed by an error answer of the same exchange: one encoder at a time.
     this.release(exchange)
     this.#active.set(exchange, encoder)
+    const dictionaries = dictionary && this.#settings.dictionaries
+    if (dictionaries !== undefined) dictionaries.active++
     encoder.once('close', () => {
       flush.stop()
+      if (dictionaries !== undefined) dictionaries.active--
       if (this.#active.get(exchange) === encoder) this.#active.delete(exchange)
     })
     headers.set('Content-Encoding', coding)

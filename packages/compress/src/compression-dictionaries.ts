@@ -32,6 +32,11 @@ export interface CompressionDictionariesOptions {
   readonly maxSize?: Size
   /** Longest dictionary. Default 2 MiB; at most 8 MiB, beyond which clients need not follow. Not far below the size of a bundle: a longer one is not kept at all. */
   readonly maxDictionarySize?: Size
+  /**
+   * Responses that are packed with one at the same time; those beyond get a coding of `codings`. Default 16. Not high: each holds five times its dictionary, at
+   * least 2 MiB.
+   */
+  readonly maxActive?: number
   /** Responses that are sent with `Use-As-Dictionary`, in order: the first that fits. One that has the field already keeps its own. Default: none. */
   readonly offers?: readonly DictionaryOffer[]
   /** For events and order. Default `'dictionaries'`. */
@@ -39,6 +44,8 @@ export interface CompressionDictionariesOptions {
 }
 
 export interface CompressionDictionariesStats {
+  /** Responses that are being packed with one now. */
+  readonly active: number
   /** Dictionaries that are kept, and their bytes. */
   readonly dictionaries: number
   readonly bytes: number
@@ -70,16 +77,17 @@ export interface CompressionDictionaries extends Stage {
 /** @throws OptionsError */
 export function compressionDictionaries(options?: CompressionDictionariesOptions): CompressionDictionaries {
   const read = new OptionReader('compressionDictionaries')
-  const given = read.object<CompressionDictionariesOptions>(options, ['maxSize', 'maxDictionarySize', 'offers', 'name'])
+  const given = read.object<CompressionDictionariesOptions>(options, ['maxSize', 'maxDictionarySize', 'maxActive', 'offers', 'name'])
   const maxSize = Math.floor(read.size('maxSize', given.maxSize, 32 << 20, { min: 4096 }))
   const longest = Math.floor(
     read.size('maxDictionarySize', given.maxDictionarySize, Math.min(2 << 20, maxSize), { min: 1, max: mostBytes }),
   )
   if (longest > maxSize) read.problem('maxDictionarySize', given.maxDictionarySize, 'a size of at most `maxSize`')
+  const maxActive = read.number('maxActive', given.maxActive, 16, { min: 1, max: 10_000, integer: true })
   const offers = readOffers(read, given.offers)
   const name = read.name('name', given.name, 'dictionaries')
   read.check()
-  return new Dictionaries(name, maxSize, longest, offers)
+  return new Dictionaries(name, maxSize, longest, maxActive, offers)
 }
 
 /** RFC 9842 §5: the window that every client takes. A longer dictionary would leave it in the middle of a body as long. */
@@ -96,7 +104,10 @@ interface Offer {
 export class Dictionaries implements CompressionDictionaries {
   readonly name: string
   readonly supported: boolean = supportsDictionaries()
+  /** Counted by whoever packs. */
+  active = 0
   readonly #longest: number
+  readonly #maxActive: number
   readonly #offers: readonly Offer[]
   readonly #contents: LRUCache<string, Buffer>
   /** Hashes of what passed under a strong tag, so that the same response is not hashed each time. */
@@ -108,9 +119,10 @@ export class Dictionaries implements CompressionDictionaries {
   #known = 0
   #unknown = 0
 
-  constructor(name: string, maxSize: number, longest: number, offers: readonly Offer[]) {
+  constructor(name: string, maxSize: number, longest: number, maxActive: number, offers: readonly Offer[]) {
     this.name = name
     this.#longest = longest
+    this.#maxActive = maxActive
     this.#offers = offers
     this.#contents = new LRUCache({
       maxSize,
@@ -119,6 +131,10 @@ export class Dictionaries implements CompressionDictionaries {
         if (reason === 'evict') this.#evicted++
       },
     })
+  }
+
+  get full(): boolean {
+    return this.active >= this.#maxActive
   }
 
   /** In front of a cache: a name that nobody here knows would make a variant of its own, and anybody can think of names. */
@@ -157,6 +173,7 @@ export class Dictionaries implements CompressionDictionaries {
 
   stats(): CompressionDictionariesStats {
     return {
+      active: this.active,
       dictionaries: this.#contents.size,
       bytes: this.#contents.calculatedSize,
       learnt: this.#learnt,

@@ -133,6 +133,7 @@ describe('what only the factory sees, all of it at once', () => {
         compressionDictionaries({
           maxSize: 10,
           maxDictionarySize: '9MiB',
+          maxActive: 0,
           offers: [
             { match: '' },
             { match: '/(a|b)' },
@@ -149,6 +150,7 @@ describe('what only the factory sees, all of it at once', () => {
       [
         'maxSize',
         'maxDictionarySize',
+        'maxActive',
         'offers[0].match',
         'offers[1].match',
         'offers[2].match',
