@@ -28,7 +28,7 @@ const alive = new Set<ChildProcess>()
 let scratch: string | undefined
 
 process.on('exit', () => {
-  for (const child of alive) child.kill('SIGKILL')
+  for (const child of alive) kill(child)
   if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true })
 })
 for (const [signal, code] of [
@@ -43,7 +43,7 @@ export async function stopAll(): Promise<void> {
   await Promise.all(
     [...alive].map((child) => {
       const exited = new Promise((resolve) => child.once('exit', resolve))
-      child.kill('SIGKILL')
+      kill(child)
       return exited
     }),
   )
@@ -102,7 +102,7 @@ export async function startNode(file: string, args: readonly string[] = [], flag
 
 /** Starts a program that is no child of Node's and waits until it accepts connections. */
 export async function startProgram(command: string, args: readonly string[], port: number, host: string = '127.0.0.1'): Promise<Child> {
-  const { child, exited, complaint } = track(spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] }), command)
+  const { child, exited, complaint } = track(spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'], detached: true }), command)
   let ended = false
   void exited.then(() => {
     ended = true
@@ -156,7 +156,16 @@ function accepts(port: number, host: string): Promise<boolean> {
 }
 
 async function end(child: ChildProcess, exited: Promise<unknown>): Promise<void> {
-  // KILL, not TERM: nothing here has state worth a farewell, and a contestant that drains would hold up the next one.
-  child.kill('SIGKILL')
+  kill(child)
   await exited
+}
+
+/** KILL, not TERM: nothing here has state worth a farewell, and a contestant that drains would hold up the next one. */
+function kill(child: ChildProcess): void {
+  try {
+    // A program leads a group of its own, for some have workers, which would outlive it.
+    process.kill(-(child.pid as number), 'SIGKILL')
+  } catch {
+    child.kill('SIGKILL')
+  }
 }

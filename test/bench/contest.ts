@@ -18,9 +18,9 @@ export interface Contestant {
 export interface Turns {
   readonly count: number
   /** Before the first turn. */
-  warmUp(child: Child): Promise<void>
+  warmUp(child: Child, contestant: Contestant): Promise<void>
   /** One turn of a child that is warm. */
-  measure(child: Child): Promise<Sample>
+  measure(child: Child, contestant: Contestant): Promise<Sample>
 }
 
 export type Sample = Readonly<Record<string, number>>
@@ -51,22 +51,22 @@ export async function contest(
   const leads = contestants.filter((contestant) => contestant.leads)
   const others = contestants.filter((contestant) => !contestant.leads)
   const takeTurns = async (contestants: readonly Contestant[], round: number, { count, warmUp, measure: turn }: Turns): Promise<void> => {
-    const running: { readonly name: string; readonly child: Child }[] = []
+    const running: { readonly contestant: Contestant; readonly child: Child }[] = []
     let now = ''
     try {
       for (const contestant of contestants) {
         now = contestant.name
         progress(`round ${round + 1}/${rounds} ${now}`)
         const child = await contestant.start()
-        running.push({ name: now, child })
-        await warmUp(child)
+        running.push({ contestant, child })
+        await warmUp(child, contestant)
       }
       for (let i = 0; i < count; i++) {
         progress(`round ${round + 1}/${rounds} turn ${i + 1}/${count}`)
-        for (const { name, child } of i % 2 === 0 ? running : running.toReversed()) {
-          now = name
-          const sample = await turn(child)
-          const list = samples.get(name) as Sample[][]
+        for (const { contestant, child } of i % 2 === 0 ? running : running.toReversed()) {
+          now = contestant.name
+          const sample = await turn(child, contestant)
+          const list = samples.get(now) as Sample[][]
           list[round] = [...(list[round] ?? []), sample]
         }
       }

@@ -21,7 +21,7 @@ const nativePeers = [
 export function httpContestants(url: string): Contestant[] {
   const node = (name: string, file: string, ...args: string[]): Contestant => ({
     name,
-    leads: name === FLOOR || name === WEIR,
+    leads: name === FLOOR || name === WEIR || name === PEER,
     start: () => startNode(`contestants/${file}.ts`, [url, ...args]),
   })
   return [

@@ -65,7 +65,7 @@ function method({ rounds, quick }: BenchOptions): string {
 ${quick ? '\nThis was a smoke run, without warm-up: its figures mean nothing.\n' : ''}
 Each contestant is a process of its own, started afresh for each of the ${rounds} rounds and warmed up for two seconds (P3: six); the upstream is another process, the
 load generator a third, all on loopback. A round runs all contestants one after the other, the floor and Weir at its beginning and again at
-its end; in P1 and P3 these two are up at the same time instead and take turns, six of each, and the round's ratio is the median over the turns. **CPU per request** is the user and system time that the kernel booked on the proxy's process (all threads, all workers) during the
+its end; in P1, P3 and P4 those that the goal names are up at the same time instead and take turns, six of each, and the round's ratio is the median over the turns. **CPU per request** is the user and system time that the kernel booked on the proxy's process (all threads, all workers) during the
 measured seconds, divided by the requests answered in them. A ratio is taken within a round; the median over the rounds is reported. The
 load is closed-loop: as many requests in flight as connections, each sent when the one before is answered. p50 and p99 are therefore the
 queue in front of a saturated core. "Cores busy" near or above 1 (V8 also compiles and collects on other threads) says that the proxy was the

@@ -3,12 +3,17 @@
  * exchange, which is pick, count, `acquire`, and later, when the exchange ends, count and `release`. Two exchanges per upstream are in flight all the time
  * and end in the order in which they began, so the structures are as full, and memory as cold, as in a busy pool.
  *
+ * Each strategy runs in a process of its own, as in a service, which has one or two: with all sixteen in one, the calls that a strategy makes would be compiled
+ * for whatever the others do in the same places.
+ *
  * The machine is shared, so time is measured in many short rounds and the quickest counts: whatever disturbs a round only ever makes it
  * longer. The last column sets 10,000 upstreams against 10: what is O(1) but for caches stays small, and a scan would show as hundreds.
  *
  * Run it after a build: `node test/bench/pick.ts`, or with the name of one strategy: `node test/bench/pick.ts ipHash`.
  */
+import { spawnSync } from 'node:child_process'
 import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
 import {
   boundedLoad,
   fallback,
@@ -160,23 +165,40 @@ function floor(n: number): Cost {
 
 const ns = (value: number): string => value.toFixed(0)
 
-console.log(
-  `Node ${process.version}, ${cpus()[0]?.model ?? 'unknown processor'}. Nanoseconds, quickest of ${rounds} rounds. "Pick" is a pick alone with 10 upstreams; the others include acquire and release.`,
-)
-console.log()
-console.log(`| strategy | weights | pick | ${sizes.map((n) => n.toLocaleString('en')).join(' | ')} | 10,000 : 10 |`)
-console.log(`|---|---|--:|${sizes.map(() => '--:|').join('')}--:|`)
-const row = (name: string, weights: string, costs: readonly Cost[]): void => {
+function header(): void {
+  console.log(
+    `Node ${process.version}, ${cpus()[0]?.model ?? 'unknown processor'}. Nanoseconds, quickest of ${rounds} rounds. "Pick" is a pick alone with 10 upstreams; the others include acquire and release.`,
+  )
+  console.log()
+  console.log(`| strategy | weights | pick | ${sizes.map((n) => n.toLocaleString('en')).join(' | ')} | 10,000 : 10 |`)
+  console.log(`|---|---|--:|${sizes.map(() => '--:|').join('')}--:|`)
+}
+
+function row(name: string, weights: string, costs: readonly Cost[]): void {
   const [ten, last] = [costs[0] as Cost, costs.at(-1) as Cost]
   console.log(
     `| ${name} | ${weights} | ${ns(ten.alone)} | ${costs.map(({ whole }) => ns(whole)).join(' | ')} | ${(last.whole / ten.whole).toFixed(1)} |`,
   )
 }
-row('(the loop alone)', 'equal', sizes.map(floor))
-for (const [name, make] of strategies.filter(([name]) => (process.argv[2] ?? name) === name))
-  for (const [title, weight] of weightings)
-    row(
-      name,
-      title,
-      sizes.map((n) => measure(make, n, weight)),
-    )
+
+/** Its rows, on standard output. */
+function inProcess(args: readonly string[]): void {
+  const { status } = spawnSync(process.execPath, [fileURLToPath(import.meta.url), ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
+  if (status !== 0) process.exit(1)
+}
+
+const [, , only, part] = process.argv
+if (part === undefined) {
+  header()
+  inProcess(['floor', 'rows'])
+  for (const [name] of strategies) if (only === undefined || name === only) inProcess([name, 'rows'])
+} else if (only === 'floor') row('(the loop alone)', 'equal', sizes.map(floor))
+else
+  for (const [name, make] of strategies)
+    if (name === only)
+      for (const [title, weight] of weightings)
+        row(
+          name,
+          title,
+          sizes.map((n) => measure(make, n, weight)),
+        )

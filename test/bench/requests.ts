@@ -41,7 +41,7 @@ export async function measureWarm(child: Child, plan: Plan, options: BenchOption
   }
 }
 
-/** Of floor and Weir in each round. */
+/** Of those that lead, in each round. */
 export const turns = 6
 
 export function p1(options: BenchOptions): Promise<Section> {

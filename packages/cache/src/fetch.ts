@@ -1,6 +1,7 @@
 /**
  * One request that went to an upstream, as the cache sees it: the hooks of its exchange. It decides what becomes of the answer: stored and shared, passed on, or
- * replaced by what is stored. Whatever happens, those who wait for it hear of it.
+ * replaced by what is stored. Whatever happens, those who wait for it hear of it. One class, long as it is: each way that an answer can go has to leave the same few
+ * fields behind, and an end that forgets one of them shows only beside the others.
  */
 import { type Exchange, HeaderList, type Hooks, type MaybePromise, ProxyError, type ProxyResponse, type Reply } from '@weir/core'
 import type { Asked } from './answer.ts'
