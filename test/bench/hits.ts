@@ -27,9 +27,14 @@ export async function hits(options: BenchOptions): Promise<Section> {
     { name: WEIR, leads: true, start: () => startNode('contestants/weir-cache.ts', [url]) },
     { name: ASKED, leads: true, start: () => startNode('contestants/weir-cache.ts', [url]) },
     { name: CODED, leads: true, start: () => startNode('contestants/weir-cache.ts', [url, 'compress']) },
-    ...peers.filter(([program]) => installed(program)).map(([, name, start]) => ({ name, leads: name === VARNISH, start: () => start(url) })),
+    ...peers
+      .filter(([program]) => installed(program))
+      .map(([, name, start]) => ({ name, leads: name === VARNISH, start: () => start(url) })),
   ]
-  const planOf = ({ name }: Contestant) => ({ connections: 64, ...(name === CODED || name === ASKED ? { field: 'Accept-Encoding: br' } : {}) })
+  const planOf = ({ name }: Contestant) => ({
+    connections: 64,
+    ...(name === CODED || name === ASKED ? { field: 'Accept-Encoding: br' } : {}),
+  })
   const standings = await contest(
     contestants,
     options.rounds,

@@ -83,8 +83,9 @@ class BoundedLoad implements Balancer, Gate {
   }
 
   admits(upstream: Upstream, exchange: Exchange): boolean {
-    // One more, and still at or below the bound. Rounding of the product must not lift a whole number to the next.
-    return upstream.inflight < Math.ceil(this.#perWeight * upstream.weight - 1e-9) && isPickable(upstream, exchange)
+    // One more, and still at or below the bound: a whole number is below a fraction rounded up when it is below the fraction. Rounding of the product must
+    // not lift a whole number to the next.
+    return upstream.inflight < this.#perWeight * upstream.weight - 1e-9 && isPickable(upstream, exchange)
   }
 
   acquire(upstream: Upstream): void {

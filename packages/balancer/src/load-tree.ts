@@ -26,8 +26,13 @@ export class LoadTree {
     return winner === undefined || this.#loads[winner] === Number.POSITIVE_INFINITY ? -1 : winner
   }
 
+  /** Ends where somebody else wins as before: nothing has changed for the rounds behind that. */
   replay(index: number): void {
-    for (let match = (index + this.#loads.length) >> 1; match > 0; match >>= 1) this.#play(match)
+    for (let match = (index + this.#loads.length) >> 1; match > 0; match >>= 1) {
+      const before = this.#winners[match]
+      this.#play(match)
+      if (this.#winners[match] === before && before !== index) return
+    }
   }
 
   #play(match: number): void {

@@ -350,8 +350,13 @@ class Tournament {
     return winner === undefined || this.#keys[winner] === never ? -1 : winner
   }
 
+  /** Ends where somebody else wins as before: nothing has changed for the rounds behind that. */
   replay(number: number): void {
-    for (let match = (this.#entries[number] as number) >> 1; match > 0; match >>= 1) this.#play(match)
+    for (let match = (this.#entries[number] as number) >> 1; match > 0; match >>= 1) {
+      const before = this.#winners[match]
+      this.#play(match)
+      if (this.#winners[match] === before && before !== number) return
+    }
   }
 
   #play(match: number): void {
