@@ -76,7 +76,8 @@ function dictionaryFor(exchange: Exchange, dictionaries: Dictionaries | undefine
 /** One per coding for the life of the stage: but for a dictionary, nothing is made for a request. */
 function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
   const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding)
-  return coding === undefined ? { onResponse } : { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
+  if (coding === undefined && !compressor.learns) return { onResponse }
+  return { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
 }
 
 /** @param otherwise the coding while as many dictionaries are at work as may be */
@@ -115,6 +116,10 @@ class Compressor {
     }
   }
 
+  get learns(): boolean {
+    return this.#settings.dictionaries !== undefined
+  }
+
   dictionaryIsFree(): boolean {
     return this.#settings.dictionaries?.full === false
   }
@@ -133,6 +138,11 @@ class Compressor {
   }
 
   release(exchange: Exchange): void {
+    this.#settings.dictionaries?.release(exchange)
+    this.#discard(exchange)
+  }
+
+  #discard(exchange: Exchange): void {
     const encoder = this.#active.get(exchange)
     if (encoder === undefined) return
     this.#active.delete(exchange)
@@ -176,7 +186,7 @@ class Compressor {
     this.#compressed[coding]++
     if (fast) this.#reduced++
     // A head that node refused is followed by an error answer of the same exchange: one encoder at a time.
-    this.release(exchange)
+    this.#discard(exchange)
     this.#active.set(exchange, encoder)
     const dictionaries = dictionary && this.#settings.dictionaries
     if (dictionaries !== undefined) dictionaries.active++

@@ -19,8 +19,8 @@ export interface DictionaryOffer {
    */
   readonly match: string
   /**
-   * Which responses are such dictionaries: a path without query in which `*` stands for anything, or a function of the path. Default: `match`, which then has to
-   * be such a path.
+   * Which responses are such dictionaries: a path without query in which `*` stands for anything, or a function of the path; by the path that went to the upstream,
+   * which a stage may have rewritten. Default: `match`, which then has to be such a path.
    */
   readonly from?: string | ((path: string) => boolean)
   /** Request destinations (`'script'`, `'document'`) that the dictionary is for. Default: all. */
@@ -112,8 +112,9 @@ export class Dictionaries implements CompressionDictionaries {
   readonly #contents: LRUCache<string, Buffer>
   /** Hashes of what passed under a strong tag, so that the same response is not hashed each time. */
   readonly #passed = new LRUCache<string, string>({ max: 1000 })
-  /** What is being learnt, by where it comes from: of a crowd that fetches the same, one is enough. */
-  readonly #lessons = new Set<string>()
+  /** Where what is being learnt comes from: of a crowd that fetches the same, one is enough. */
+  readonly #lessons = new Map<Exchange, string>()
+  readonly #places = new Set<string>()
   #learnt = 0
   #evicted = 0
   #known = 0
@@ -204,13 +205,20 @@ export class Dictionaries implements CompressionDictionaries {
     const tag = headers.get('etag')
     const source = tag?.startsWith('"') === true ? `${place} ${tag}` : undefined
     const before = source === undefined ? undefined : this.#passed.get(source)
-    if ((before !== undefined && this.#contents.has(before)) || this.#lessons.has(place) || this.#lessons.size >= mostLessons) return
-    this.#lessons.add(place)
-    const lesson = new Lesson(this.#longest, (content) => {
-      this.#lessons.delete(place)
-      if (content !== undefined) this.#learn(content, source)
-    })
-    response.tap(lesson)
+    if ((before !== undefined && this.#contents.has(before)) || this.#places.has(place) || this.#places.size >= mostLessons) return
+    // A head that node refused is followed by an error answer of the same exchange.
+    this.release(exchange)
+    this.#places.add(place)
+    this.#lessons.set(exchange, place)
+    response.tap(new Lesson(this.#longest, (content) => this.#learn(content, source)))
+  }
+
+  /** The exchange is over, whatever became of the body. */
+  release(exchange: Exchange): void {
+    const place = this.#lessons.get(exchange)
+    if (place === undefined) return
+    this.#lessons.delete(exchange)
+    this.#places.delete(place)
   }
 
   #learn(content: Buffer, source: string | undefined): void {
@@ -225,11 +233,11 @@ export class Dictionaries implements CompressionDictionaries {
 /** One body on its way: a copy of it, forgotten when it breaks off or grows too long. */
 class Lesson {
   readonly #longest: number
-  readonly #done: (content: Buffer | undefined) => void
+  readonly #done: (content: Buffer) => void
   #chunks: Buffer[] = []
   #length = 0
 
-  constructor(longest: number, done: (content: Buffer | undefined) => void) {
+  constructor(longest: number, done: (content: Buffer) => void) {
     this.#longest = longest
     this.#done = done
   }
@@ -242,8 +250,7 @@ class Lesson {
   }
 
   onEnd(complete: boolean): void {
-    const whole = complete && this.#length > 0 && this.#length <= this.#longest
-    this.#done(whole ? Buffer.concat(this.#chunks) : undefined)
+    if (complete && this.#length > 0 && this.#length <= this.#longest) this.#done(Buffer.concat(this.#chunks))
     this.#chunks = []
   }
 }

@@ -229,6 +229,19 @@ describe('a dictionary is kept', () => {
     expect(dictionaries.stats().dictionaries, 'the place is free again').toBe(1)
   })
 
+  it('however many answers before it were thrown away', async () => {
+    await using it = site()
+    const response = { ...asks.response, ETag: '"1"' }
+    // Each is replaced by a 304: what was to be learnt of it never comes.
+    for (let i = 0; i < 20; i++) {
+      const { status } = await it.ask(first, { url: `/app.${i}.js`, response, request: { 'If-None-Match': 'W/"1"' } })
+      expect(status).toBe(304)
+    }
+    expect(it.dictionaries.stats().dictionaries).toBe(0)
+    await it.ask(first, { url: '/app.1.js', response })
+    expect(it.dictionaries.has(sha256(first))).toBe(true)
+  })
+
   it('once for each tag that it passes under', async () => {
     await using it = site()
     const tagged = (tag: string): Asking => ({ response: { ...asks.response, ETag: tag } })
