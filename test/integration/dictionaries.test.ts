@@ -5,6 +5,7 @@ import { get, type IncomingMessage } from 'node:http'
 import { zstdDecompressSync } from 'node:zlib'
 import { responseCache } from '@weir/cache'
 import { compress, compressionDictionaries } from '@weir/compress'
+import type { Exchange } from '@weir/core'
 import { testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { hasBrowser, launchBrowser } from './browser.ts'
@@ -74,7 +75,7 @@ describe('dictionaries', () => {
       ask(site.proxy.port, '/assets/app.2.js', {
         headers: { 'Accept-Encoding': accept, ...(has === undefined ? {} : { 'Available-Dictionary': `:${has}:` }) },
       })
-    const hash = site.dictionaries.add(Buffer.from(release(1)))
+    const hash = site.dictionaries.add(Buffer.from(release(1)), '/assets/*')
     for (let round = 0; round < 3; round++) {
       const { headers, body } = await fetchWith(hash)
       expect(headers).toMatchObject({ 'content-encoding': 'dcz', 'use-as-dictionary': 'match="/assets/app.*.js"' })
@@ -93,12 +94,41 @@ describe('dictionaries', () => {
     expect(site.seen).toBe(3)
   })
 
+  it('a hash that is known makes no variant of what it is not for, nor of what a page of another origin asks for', async () => {
+    const site = await shop()
+    const hashes = Array.from({ length: 40 }, (_, i) => site.dictionaries.add(Buffer.from(release(1000 + i)), '/other/*'))
+    const known = site.dictionaries.add(Buffer.from(release(1)), '/assets/*')
+    const codingFor = async (has: string, more: Readonly<Record<string, string>> = {}) => {
+      const headers = { 'Accept-Encoding': 'zstd, dcz', 'Available-Dictionary': `:${has}:`, ...more }
+      return (await ask(site.proxy.port, '/assets/app.2.js', { headers })).headers['content-encoding']
+    }
+    for (const hash of hashes) expect(await codingFor(hash)).toBe('zstd')
+    expect(site.seen).toBe(1)
+    expect(await codingFor(known)).toBe('dcz')
+    for (const mode of ['no-cors', 'cors'])
+      expect(await codingFor(known, { 'Sec-Fetch-Site': 'cross-site', 'Sec-Fetch-Mode': mode })).toBe('zstd')
+    expect(await codingFor(known)).toBe('dcz')
+    expect(site.seen).toBe(2)
+  })
+
+  it("what somebody gets who has said who he is is nobody's dictionary, though a stage takes the field off", async () => {
+    const upstream = await testUpstream({ '*': (_req, res) => void res.writeHead(200, { 'Content-Type': 'text/html' }).end(release(1)) })
+    const dictionaries = compressionDictionaries({ offers: [{ match: '/*' }] })
+    const takesOff = { name: 'takes-off', handle: ({ headers }: Exchange) => void headers.delete('authorization') }
+    const proxy = await startProxy({ upstreams: [upstream.url], use: [takesOff, compress({ overload: false, dictionaries })] })
+    const answer = await ask(proxy.port, '/account', { headers: { Authorization: 'Basic eA==' } })
+    expect(answer.headers['use-as-dictionary']).toBeUndefined()
+    expect(dictionaries.stats().dictionaries).toBe(0)
+    await ask(proxy.port, '/account')
+    expect(dictionaries.stats().dictionaries).toBe(1)
+  })
+
   it('no more of them are at work than may be, and each is given back, whoever leaves', async () => {
     const upstream = await testUpstream({
       '*': (_req, res) => void res.writeHead(200, { 'Content-Type': 'text/javascript' }).write(release(2)),
     })
     const dictionaries = compressionDictionaries({ maxActive: 2 })
-    const hash = dictionaries.add(Buffer.from(release(1)))
+    const hash = dictionaries.add(Buffer.from(release(1)), '/*')
     const proxy = await startProxy({ upstreams: [upstream.url], use: [compress({ overload: false, dictionaries })] })
     const clients = []
     const codings: unknown[] = []

@@ -6,15 +6,14 @@
  * A stream holds memory outside the heap until it is destroyed. It is destroyed when it has ended, when core breaks the exchange off, and for
  * whatever may have happened in between, when the exchange finishes.
  */
-import type { Exchange, Hooks, ProxyResponse, Stage } from '@weir/core'
+import type { Exchange, HeaderList, Hooks, ProxyResponse, Stage } from '@weir/core'
 import type { Coding, ResponseCoding } from './codings.ts'
 import { type CompressOptions, type CompressSettings, readCompressOptions } from './compress-options.ts'
-import type { Dictionaries } from './compression-dictionaries.ts'
 import { essenceOf, isLive } from './content-types.ts'
-import { isCrossSiteWithCredentials, isOpaque } from './cross-site.ts'
-import { availableHash } from './dictionary-coding.ts'
+import { isCrossSiteWithCredentials } from './cross-site.ts'
+import type { Dictionary } from './dictionary-shelf.ts'
 import { forbidsTransform, lengthOf, objection } from './eligibility.ts'
-import { type Dictionary, type Encoder, flushKind, makeEncoder } from './encoder.ts'
+import { type Encoder, flushKind, makeEncoder } from './encoder.ts'
 import { EventLoopLag } from './event-loop-lag.ts'
 import { type CompressDecision, type CompressReason, decisions } from './events.ts'
 import { chooseCoding } from './negotiation.ts'
@@ -54,7 +53,7 @@ export function compress(options?: CompressOptions): CompressStage {
       if (exchange.kind === 'upgrade') return undefined
       dropWeakRange(exchange.headers)
       const accept = exchange.headers.get('accept-encoding')
-      const dictionary = dictionaryFor(exchange, settings.dictionaries)
+      const dictionary = settings.dictionaries?.find(exchange)
       const coding = chooseCoding(accept, settings.codings)
       if (dictionary !== undefined && chooseCoding(accept, withDictionary) === 'dcz') return differenceHooks(compressor, dictionary, coding)
       return byCoding.get(coding)
@@ -65,14 +64,6 @@ export function compress(options?: CompressOptions): CompressStage {
   }
 }
 
-/** What the client has and we have, too. */
-function dictionaryFor(exchange: Exchange, dictionaries: Dictionaries | undefined): Dictionary | undefined {
-  if (dictionaries === undefined) return undefined
-  const hash = availableHash(exchange.headers.get('available-dictionary'))
-  const content = hash === undefined || isOpaque(exchange) ? undefined : dictionaries.find(hash)
-  return content === undefined ? undefined : { content, hash: hash as string }
-}
-
 /** One per coding for the life of the stage: but for a dictionary, nothing is made for a request. */
 function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
   const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding)
@@ -80,16 +71,19 @@ function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
   return { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
 }
 
-/** @param otherwise the coding while as many dictionaries are at work as may be */
+/** @param otherwise the coding where a dictionary is not worth it */
 function differenceHooks(compressor: Compressor, dictionary: Dictionary, otherwise: Coding | undefined): Hooks {
   return {
     onResponse: (response, exchange) =>
-      compressor.dictionaryIsFree()
+      compressor.isWorth(dictionary, response.headers)
         ? compressor.decide(response, exchange, 'dcz', dictionary)
         : compressor.decide(response, exchange, otherwise),
     onFinish: (_outcome, exchange) => compressor.release(exchange),
   }
 }
+
+/** A dictionary is read before anything is packed with it: for a body shorter than this share of it, that costs more than it saves. */
+const leastShare = 1 / 16
 
 class Compressor {
   readonly lag: EventLoopLag = new EventLoopLag()
@@ -120,8 +114,11 @@ class Compressor {
     return this.#settings.dictionaries !== undefined
   }
 
-  dictionaryIsFree(): boolean {
-    return this.#settings.dictionaries?.full === false
+  /** A stream of events stays for hours, and would hold its place and its memory for as long. */
+  isWorth({ content }: Dictionary, headers: HeaderList): boolean {
+    const length = lengthOf(headers)
+    if (this.#settings.dictionaries?.full !== false || isLive(essenceOf(headers.get('content-type')))) return false
+    return length === undefined || length >= content.length * leastShare
   }
 
   decide(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary?: Dictionary): void {
@@ -212,7 +209,7 @@ class Compressor {
   }
 }
 
-/** What the client said, not what a stage further in (a cache, say) left of it. */
+/** What the client said, not what a stage further in (a cache, say) left of it; of a request of the proxy's own, what that one says. */
 function heldTags(exchange: Exchange): string | undefined {
-  return exchange.req.headers['if-none-match']
+  return exchange.parent === undefined ? exchange.req.headers['if-none-match'] : exchange.headers.get('if-none-match')
 }

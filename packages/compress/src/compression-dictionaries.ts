@@ -1,46 +1,46 @@
 /**
  * Dictionaries for `dcz` (RFC 9842): earlier responses that clients have kept, so that the next one costs them only what is new. A client names the one it has by hash,
- * and whoever has the same bytes may use it. That is all there is to agree on, so all that this file keeps is bytes by hash, the least recently used go
- * first, and nothing breaks when they do: the client gets an answer without.
+ * and whoever has the same bytes may use it. That is all there is to agree on, so all that is kept is bytes by hash, and nothing breaks when they go: the client gets
+ * an answer without.
  *
  * They come in three ways: `add` puts in what the operator has (the last release, from disk); a response that says `Use-As-Dictionary` is kept as it passes; and
- * `offers` makes such responses of those whose upstreams say nothing. What one user alone may see is not kept: the memory is everybody's.
+ * `offers` makes such responses of those whose upstreams say nothing. What one user alone may see is not kept: the memory is everybody's, and whether a hash is
+ * known can be seen from outside.
  */
-import { type Exchange, type HeaderList, OptionReader, type ProxyResponse, type Size, type Stage } from '@weir/core'
-import { LRUCache } from 'lru-cache'
-import { availableHash, hashOf, isFormatted, offersDictionary, supportsDictionaries } from './dictionary-coding.ts'
+import { type Clock, type Exchange, type HeaderList, OptionReader, type ProxyResponse, readClock, type Size, type Stage } from '@weir/core'
+import { isForeign } from './cross-site.ts'
+import { availableHash, hashOf, isFormatted, offeredMatch, supportsDictionaries } from './dictionary-coding.ts'
+import { DictionaryLessons } from './dictionary-lessons.ts'
+import { clientPath, matchFrom, type PathMatch, pathMatch } from './dictionary-match.ts'
+import { type Dictionary, DictionaryShelf } from './dictionary-shelf.ts'
 import { lengthOf } from './eligibility.ts'
 import { readPreferences, weightFor } from './negotiation.ts'
 
 export interface DictionaryOffer {
-  /**
-   * For which requests clients may use the dictionary: a URL pattern without regular expressions, resolved against the response's own URL, like
-   * `'/assets/app.*.js'`.
-   */
+  /** For which requests clients may use the dictionary: a path in which `*` stands for anything, like `'/assets/app.*.js'`. */
   readonly match: string
-  /**
-   * Which responses are such dictionaries: a path without query in which `*` stands for anything, or a function of the path; by the path that went to the upstream,
-   * which a stage may have rewritten. Default: `match`, which then has to be such a path.
-   */
+  /** Which responses are such dictionaries: such a path, or a function of the path. By the path that the client asked for, without its query. Default: `match`. */
   readonly from?: string | ((path: string) => boolean)
   /** Request destinations (`'script'`, `'document'`) that the dictionary is for. Default: all. */
   readonly destinations?: readonly string[]
 }
 
 export interface CompressionDictionariesOptions {
-  /** Bytes of all that is kept. Default 32 MiB. */
+  /** Bytes of all that is kept, half a KiB for each besides its own. Default 32 MiB. */
   readonly maxSize?: Size
   /** Longest dictionary. Default 2 MiB; at most 8 MiB, beyond which clients need not follow. Not far below the size of a bundle: a longer one is not kept at all. */
   readonly maxDictionarySize?: Size
   /**
-   * Responses that are packed with one at the same time; those beyond get a coding of `codings`. Default 16. Not high: each holds five times its dictionary, at
-   * least 2 MiB.
+   * Responses that are packed with one at the same time; those beyond get a coding of `codings`. Default 4, as many as node has threads for it. Not high: each holds five
+   * times its dictionary, at least 2 MiB, and reads it first.
    */
   readonly maxActive?: number
   /** Responses that are sent with `Use-As-Dictionary`, in order: the first that fits. One that has the field already keeps its own. Default: none. */
   readonly offers?: readonly DictionaryOffer[]
   /** For events and order. Default `'dictionaries'`. */
   readonly name?: string
+  /** For tests. Default: the real time. */
+  readonly clock?: Clock
 }
 
 export interface CompressionDictionariesStats {
@@ -53,7 +53,7 @@ export interface CompressionDictionariesStats {
   readonly learnt: number
   /** Thrown out for others. */
   readonly evicted: number
-  /** Requests that named one, by whether it was there. */
+  /** Requests that named one, by whether it was of use, counted where this stands in the pipeline. */
   readonly known: number
   readonly unknown: number
 }
@@ -63,11 +63,12 @@ export interface CompressionDictionaries extends Stage {
   /** False where node cannot do it: nothing is offered, kept or used, and all else goes on. */
   readonly supported: boolean
   /**
-   * Keeps `content` (a copy), such as the bundle of the last release.
+   * Keeps `content` (a copy), such as the bundle of the last release, for requests whose path fits `match`. What was learnt makes room for it, and what was added before
+   * only when nothing else is left.
    * @returns its SHA-256 in base64, as in `Available-Dictionary`
-   * @throws OptionsError when it is empty, longer than `maxDictionarySize`, or a dictionary in Zstandard's own format
+   * @throws OptionsError when it is empty, longer than `maxDictionarySize`, or a dictionary in Zstandard's own format; or `match` is no path
    */
-  add(content: Uint8Array): string
+  add(content: Uint8Array, match: string): string
   has(hash: string): boolean
   /** @returns whether it was there */
   delete(hash: string): boolean
@@ -77,28 +78,55 @@ export interface CompressionDictionaries extends Stage {
 /** @throws OptionsError */
 export function compressionDictionaries(options?: CompressionDictionariesOptions): CompressionDictionaries {
   const read = new OptionReader('compressionDictionaries')
-  const given = read.object<CompressionDictionariesOptions>(options, ['maxSize', 'maxDictionarySize', 'maxActive', 'offers', 'name'])
+  const given = read.object<CompressionDictionariesOptions>(options, [
+    'maxSize',
+    'maxDictionarySize',
+    'maxActive',
+    'offers',
+    'name',
+    'clock',
+  ])
   const maxSize = Math.floor(read.size('maxSize', given.maxSize, 32 << 20, { min: 4096 }))
   const longest = Math.floor(
-    read.size('maxDictionarySize', given.maxDictionarySize, Math.min(2 << 20, maxSize), { min: 1, max: mostBytes }),
+    read.size('maxDictionarySize', given.maxDictionarySize, Math.min(2 << 20, maxSize), { min: 1024, max: mostBytes }),
   )
   if (longest > maxSize) read.problem('maxDictionarySize', given.maxDictionarySize, 'a size of at most `maxSize`')
-  const maxActive = read.number('maxActive', given.maxActive, 16, { min: 1, max: 10_000, integer: true })
-  const offers = readOffers(read, given.offers)
-  const name = read.name('name', given.name, 'dictionaries')
+  const settings: Settings = {
+    name: read.name('name', given.name, 'dictionaries'),
+    maxSize,
+    longest,
+    maxActive: read.number('maxActive', given.maxActive, 4, { min: 1, max: 10_000, integer: true }),
+    offers: readOffers(read, given.offers),
+    clock: readClock(given.clock, read),
+  }
   read.check()
-  return new Dictionaries(name, maxSize, longest, maxActive, offers)
+  return new Dictionaries(settings)
 }
 
 /** RFC 9842 §5: the window that every client takes. A longer dictionary would leave it in the middle of a body as long. */
 const mostBytes: number = 8 << 20
 
-/** Bodies that are kept at the same time while they pass; the next ones pass unseen and are learnt another time. */
-const mostLessons = 16
+/** A shorter one saves less than its name costs in the head. */
+const leastLearnt = 1024
+
+/** Of the places that are remembered together with the hash of what came from there. */
+const mostPassed = 1000
+const longestPlace = 1024
 
 interface Offer {
   readonly field: string
-  readonly from: (path: string) => boolean
+  readonly match: string
+  readonly fits: PathMatch
+  readonly from: PathMatch
+}
+
+interface Settings {
+  readonly name: string
+  readonly maxSize: number
+  readonly longest: number
+  readonly maxActive: number
+  readonly offers: readonly Offer[]
+  readonly clock: Clock
 }
 
 export class Dictionaries implements CompressionDictionaries {
@@ -106,45 +134,31 @@ export class Dictionaries implements CompressionDictionaries {
   readonly supported: boolean = supportsDictionaries()
   /** Counted by whoever packs. */
   active = 0
-  readonly #longest: number
-  readonly #maxActive: number
-  readonly #offers: readonly Offer[]
-  readonly #contents: LRUCache<string, Buffer>
-  /** Hashes of what passed under a strong tag, so that the same response is not hashed each time. */
-  readonly #passed = new LRUCache<string, string>({ max: 1000 })
-  /** Where what is being learnt comes from: of a crowd that fetches the same, one is enough. */
-  readonly #lessons = new Map<Exchange, string>()
-  readonly #places = new Set<string>()
+  readonly #settings: Settings
+  readonly #shelf: DictionaryShelf
+  readonly #lessons: DictionaryLessons
+  /** Hashes of what passed under a strong tag, so that the same response is not kept and hashed each time. */
+  readonly #passed = new Map<string, string>()
   #learnt = 0
-  #evicted = 0
   #known = 0
   #unknown = 0
 
-  constructor(name: string, maxSize: number, longest: number, maxActive: number, offers: readonly Offer[]) {
-    this.name = name
-    this.#longest = longest
-    this.#maxActive = maxActive
-    this.#offers = offers
-    this.#contents = new LRUCache({
-      maxSize,
-      sizeCalculation: (content) => content.length,
-      dispose: (_content, _hash, reason) => {
-        if (reason === 'evict') this.#evicted++
-      },
-    })
+  constructor(settings: Settings) {
+    this.name = settings.name
+    this.#settings = settings
+    this.#shelf = new DictionaryShelf(settings.maxSize)
+    this.#lessons = new DictionaryLessons(settings.clock)
   }
 
   get full(): boolean {
-    return this.active >= this.#maxActive
+    return this.active >= this.#settings.maxActive
   }
 
-  /** In front of a cache: a name that nobody here knows would make a variant of its own, and anybody can think of names. */
-  handle({ headers }: Exchange): undefined {
-    const field = headers.get('available-dictionary')
-    if (field === undefined) return
-    const hash = availableHash(field)
-    const useful = this.supported && hash !== undefined && this.#contents.has(hash) && accepts(headers)
-    if (useful) this.#known++
+  /** In front of a cache: a name that is of no use would make a variant of its own, and anybody can think of names. */
+  handle(exchange: Exchange): undefined {
+    const { headers } = exchange
+    if (!headers.has('available-dictionary')) return
+    if (accepts(headers) && this.find(exchange) !== undefined) this.#known++
     else {
       this.#unknown++
       headers.delete('available-dictionary')
@@ -152,40 +166,47 @@ export class Dictionaries implements CompressionDictionaries {
     }
   }
 
-  add(content: Uint8Array): string {
+  add(content: Uint8Array, match: string): string {
     const read = new OptionReader('compressionDictionaries.add')
-    if (!(content instanceof Uint8Array) || content.length === 0 || content.length > this.#longest)
-      read.problem('content', content instanceof Uint8Array ? `${content.length} bytes` : content, `1 to ${this.#longest} bytes`)
+    const { longest } = this.#settings
+    if (!(content instanceof Uint8Array) || content.length === 0 || content.length > longest)
+      read.problem('content', content instanceof Uint8Array ? `${content.length} bytes` : content, `1 to ${longest} bytes`)
     else if (isFormatted(content)) read.problem('content', 'a dictionary of the Zstandard format', 'raw content, as a client has it')
+    const fits = typeof match === 'string' ? pathMatch(match) : undefined
+    if (fits === undefined) read.problem('match', match, expectedPath)
     read.check()
-    const copy = Buffer.from(content)
+    const copy = Buffer.allocUnsafeSlow(content.length)
+    copy.set(content)
     const hash = hashOf(copy)
-    this.#contents.set(hash, copy)
+    this.#shelf.put(hash, copy, match, fits as PathMatch, true)
     return hash
   }
 
   has(hash: string): boolean {
-    return this.#contents.has(hash)
+    return this.#shelf.has(hash)
   }
 
   delete(hash: string): boolean {
-    return this.#contents.delete(hash)
+    return this.#shelf.delete(hash)
   }
 
   stats(): CompressionDictionariesStats {
     return {
       active: this.active,
-      dictionaries: this.#contents.size,
-      bytes: this.#contents.calculatedSize,
+      dictionaries: this.#shelf.size,
+      bytes: this.#shelf.bytes,
       learnt: this.#learnt,
-      evicted: this.#evicted,
+      evicted: this.#shelf.evicted,
       known: this.#known,
       unknown: this.#unknown,
     }
   }
 
-  find(hash: string): Buffer | undefined {
-    return this.supported ? this.#contents.get(hash) : undefined
+  /** What the client has, we have, and is for what it asks for. */
+  find(exchange: Exchange): Dictionary | undefined {
+    const hash = availableHash(exchange.headers.get('available-dictionary'))
+    if (hash === undefined || !this.supported || isForeign(exchange)) return undefined
+    return this.#shelf.find(hash, clientPath(exchange))
   }
 
   /** Offers the response as a dictionary and keeps it when it has passed. Before it is encoded: the hash is that of the plain bytes. */
@@ -193,65 +214,48 @@ export class Dictionaries implements CompressionDictionaries {
     const { headers } = response
     if (!this.supported || response.status !== 200 || exchange.method !== 'GET' || !response.hasBody) return
     const length = lengthOf(headers)
-    if ((length ?? 1) > this.#longest || length === 0 || !isPublic(response, exchange)) return
-    let field = headers.get('use-as-dictionary')
-    if (field === undefined) {
-      const path = pathOf(exchange.url)
-      field = this.#offers.find(({ from }) => from(path))?.field
-      if (field === undefined) return
-      headers.set('Use-As-Dictionary', field)
-    } else if (!offersDictionary(field)) return
+    if (length !== undefined && (length > this.#settings.longest || length < leastLearnt)) return
+    if (!isPublic(headers, exchange)) return
+    const path = clientPath(exchange)
+    const offered = this.#offered(headers, path)
+    if (offered === undefined) return
+    const { match, fits } = offered
     const place = `${exchange.headers.get('host')} ${exchange.url}`
     const tag = headers.get('etag')
-    const source = tag?.startsWith('"') === true ? `${place} ${tag}` : undefined
+    const source = tag?.startsWith('"') === true && place.length + tag.length <= longestPlace ? `${place} ${tag}` : undefined
     const before = source === undefined ? undefined : this.#passed.get(source)
-    if ((before !== undefined && this.#contents.has(before)) || this.#places.has(place) || this.#places.size >= mostLessons) return
-    // A head that node refused is followed by an error answer of the same exchange.
-    this.release(exchange)
-    this.#places.add(place)
-    this.#lessons.set(exchange, place)
-    response.tap(new Lesson(this.#longest, (content) => this.#learn(content, source)))
+    if (before !== undefined && this.#shelf.widen(before, match, fits)) return
+    const lesson = this.#lessons.begin(place, exchange, this.#settings.longest, length, (content) => {
+      if (content.length >= leastLearnt && !isFormatted(content)) this.#learn(content, source, match, fits)
+    })
+    if (lesson !== undefined) response.tap(lesson)
   }
 
-  /** The exchange is over, whatever became of the body. */
   release(exchange: Exchange): void {
-    const place = this.#lessons.get(exchange)
-    if (place === undefined) return
-    this.#lessons.delete(exchange)
-    this.#places.delete(place)
+    this.#lessons.release(exchange)
   }
 
-  #learn(content: Buffer, source: string | undefined): void {
-    if (isFormatted(content)) return
+  #offered(headers: HeaderList, path: string): Pick<Offer, 'match' | 'fits'> | undefined {
+    const field = headers.get('use-as-dictionary')
+    if (field === undefined) {
+      const offer = this.#settings.offers.find(({ from }) => from(path))
+      if (offer !== undefined) headers.set('Use-As-Dictionary', offer.field)
+      return offer
+    }
+    const match = offeredMatch(field)
+    const fits = match === undefined ? undefined : matchFrom(match, path)
+    return fits === undefined ? undefined : { match: match as string, fits }
+  }
+
+  #learn(content: Buffer, source: string | undefined, match: string, fits: PathMatch): void {
     const hash = hashOf(content)
-    if (source !== undefined) this.#passed.set(source, hash)
-    if (!this.#contents.has(hash)) this.#learnt++
-    this.#contents.set(hash, content)
-  }
-}
-
-/** One body on its way: a copy of it, forgotten when it breaks off or grows too long. */
-class Lesson {
-  readonly #longest: number
-  readonly #done: (content: Buffer) => void
-  #chunks: Buffer[] = []
-  #length = 0
-
-  constructor(longest: number, done: (content: Buffer) => void) {
-    this.#longest = longest
-    this.#done = done
-  }
-
-  onChunk(chunk: Uint8Array): void {
-    this.#length += chunk.length
-    // The bytes may lie in memory that is read into again.
-    if (this.#length <= this.#longest) this.#chunks.push(Buffer.from(chunk))
-    else this.#chunks = []
-  }
-
-  onEnd(complete: boolean): void {
-    if (complete && this.#length > 0 && this.#length <= this.#longest) this.#done(Buffer.concat(this.#chunks))
-    this.#chunks = []
+    const isNew = !this.#shelf.has(hash)
+    if (!this.#shelf.put(hash, content, match, fits, false)) return
+    if (isNew) this.#learnt++
+    if (source === undefined) return
+    this.#passed.delete(source)
+    this.#passed.set(source, hash)
+    if (this.#passed.size > mostPassed) this.#passed.delete(this.#passed.keys().next().value as string)
   }
 }
 
@@ -260,21 +264,22 @@ function accepts(headers: HeaderList): boolean {
 }
 
 const personal = /(?:^|,)\s*(?:no-store|private)\s*(?:[,=]|$)/i
+const forAll = /(?:^|,)\s*public\s*(?:,|$)/i
+const varyingByUser: readonly string[] = ['*', 'cookie', 'authorization']
 
-function isPublic({ headers }: ProxyResponse, exchange: Exchange): boolean {
+/** What everybody who asks gets, as far as one can tell. Whoever took `Authorization` off has let somebody in by it. */
+function isPublic(headers: HeaderList, exchange: Exchange): boolean {
   const coding = headers.get('content-encoding')
   if (coding !== undefined && coding.trim().toLowerCase() !== 'identity') return false
-  return !personal.test(headers.get('cache-control') ?? '') && !headers.has('set-cookie') && !exchange.headers.has('authorization')
+  if (exchange.headers.has('authorization') || exchange.req.headers.authorization !== undefined) return false
+  const control = headers.get('cache-control') ?? ''
+  if (personal.test(control) || headers.has('set-cookie')) return false
+  for (const name of (headers.get('vary') ?? '').split(',')) if (varyingByUser.includes(name.trim().toLowerCase())) return false
+  const hasCookie = exchange.headers.has('cookie') || exchange.req.headers.cookie !== undefined
+  return !hasCookie || forAll.test(control)
 }
 
-function pathOf(url: string): string {
-  const end = url.indexOf('?')
-  return end < 0 ? url : url.slice(0, end)
-}
-
-/** Also as a URL pattern: without what has a meaning of its own there. */
-const plainPath = /^\/[\w\-.~!$&'*,;=@%/]*$/
-const forbiddenInString = /[^\x20-\x7e]/
+const expectedPath = "a path in which * stands for anything, like '/assets/app.*.js'"
 
 function readOffers(read: OptionReader, given: CompressionDictionariesOptions['offers']): readonly Offer[] {
   if (given === undefined) return []
@@ -287,45 +292,33 @@ function readOffers(read: OptionReader, given: CompressionDictionariesOptions['o
   return list.map((offer, index) => readOffer(at.at(index), offer))
 }
 
+const nothing: PathMatch = () => false
+
 function readOffer(read: OptionReader, offer: DictionaryOffer): Offer {
   const { match, from, destinations = [] } = read.object<DictionaryOffer>(offer, ['match', 'from', 'destinations'])
-  if (typeof match !== 'string' || match === '' || forbiddenInString.test(match) || match.includes('(')) {
-    read.problem('match', match, "a URL pattern in ASCII without groups, like '/assets/app.*.js'")
-    return { field: '', from: () => false }
-  }
-  if (from !== undefined && typeof from !== 'function' && !(typeof from === 'string' && plainPath.test(from)))
-    read.problem('from', from, "a path without query like '/assets/app.*.js', or a function of the path")
-  if (from === undefined && !plainPath.test(match))
-    read.problem('from', from, '`match` is more than a path, so say which responses are meant')
+  const fits = typeof match === 'string' ? pathMatch(match) : undefined
+  if (fits === undefined) read.problem('match', match, expectedPath)
+  const fromPath = typeof from === 'string' ? pathMatch(from) : undefined
+  if (from !== undefined && typeof from !== 'function' && fromPath === undefined)
+    read.problem('from', from, `${expectedPath}, or a function of the path`)
   const isList = Array.isArray(destinations) && destinations.every((each) => typeof each === 'string' && /^[a-z-]+$/.test(each))
   if (!isList) read.problem('destinations', destinations, "a list like ['script', 'document']")
-  const list = isList && destinations.length > 0 ? `, match-dest=(${destinations.map(asString).join(' ')})` : ''
+  const list = isList && destinations.length > 0 ? `, match-dest=(${destinations.map((each) => `"${each}"`).join(' ')})` : ''
   return {
-    field: `match=${asString(match)}${list}`,
-    from: typeof from === 'function' ? from : globOf(typeof from === 'string' ? from : match),
+    field: `match="${match}"${list}`,
+    match: match ?? '',
+    fits: fits ?? nothing,
+    from: typeof from === 'function' ? guarded(from) : (fromPath ?? fits ?? nothing),
   }
 }
 
-/** RFC 8941 §4.1.6. */
-function asString(text: string): string {
-  return `"${text.replaceAll(/["\\]/g, '\\$&')}"`
-}
-
-/** In one pass, for the path is anybody's: a regular expression with several `.*` goes back and forth. */
-function globOf(pattern: string): (path: string) => boolean {
-  const parts = pattern.split('*')
-  const first = parts[0] as string
-  if (parts.length === 1) return (path) => path === pattern
-  const last = parts.at(-1) as string
-  const between = parts.slice(1, -1)
+/** A path is anybody's: one that the function cannot read is none that it means. */
+function guarded(from: (path: string) => boolean): PathMatch {
   return (path) => {
-    if (!path.startsWith(first)) return false
-    let at = first.length
-    for (const part of between) {
-      const found = path.indexOf(part, at)
-      if (found < 0) return false
-      at = found + part.length
+    try {
+      return from(path) === true
+    } catch {
+      return false
     }
-    return path.length - last.length >= at && path.endsWith(last)
   }
 }

@@ -11,12 +11,12 @@ export function isCrossSiteWithCredentials({ headers }: Exchange): boolean {
 }
 
 /**
- * A page of another site that includes the response and may not read it (RFC 9842 §9.3.3): what it weighs would tell how much it is like a dictionary that the page
- * may have chosen. Browsers do not ask for one then; this is for those that do.
+ * Asked for by a page of another origin that may not read the response (RFC 9842 §9.3): what it weighs would tell how much it is like a dictionary that the page may have
+ * chosen. Whether a page may (CORS) is not known before the response is, and a cache would hand it to the next one, so those that may are not told apart. Visits
+ * (`navigate`) are for the visitor's eyes.
  */
-export function isOpaque({ headers }: Exchange): boolean {
-  return (
-    headers.get('sec-fetch-mode')?.trim().toLowerCase() === 'no-cors' &&
-    headers.get('sec-fetch-site')?.trim().toLowerCase() === 'cross-site'
-  )
+export function isForeign({ headers }: Exchange): boolean {
+  const site = headers.get('sec-fetch-site')?.trim().toLowerCase()
+  if (site === undefined || site === 'same-origin' || site === 'none') return false
+  return headers.get('sec-fetch-mode')?.trim().toLowerCase() !== 'navigate'
 }

@@ -26,16 +26,21 @@ export function availableHash(field: string | undefined): string | undefined {
   return field === undefined ? undefined : availablePattern.exec(field)?.[1]
 }
 
-const quoted = /"(?:[^"\\]|\\.)*"/g
-const matchMember = /(?:^|,)\s*match\s*=\s*""/
+const quoted = /"((?:[^"\\]|\\.)*)"/g
+const matchMember = /(?:^|,)\s*match\s*=\s*"(\d+)"/
 const typeMember = /(?:^|,)\s*type\s*=\s*([^\s;,]+)/
+/** Longer ones are nobody's: what is looked for in them would be looked for again at each quote that is not closed. */
+const longestOffer = 1024
 
-/** Does `Use-As-Dictionary` (RFC 9842 §2.1) make clients keep the response? `match` is required, and no type but `raw` is known. */
-export function offersDictionary(field: string): boolean {
-  const outline = field.replaceAll(quoted, '""')
-  if (!matchMember.test(outline)) return false
+/** `match` of `Use-As-Dictionary` (RFC 9842 §2.1), if it makes clients keep the response: it is required, and no type but `raw` is known. */
+export function offeredMatch(field: string): string | undefined {
+  if (field.length > longestOffer) return undefined
+  const texts: string[] = []
+  const outline = field.replaceAll(quoted, (_whole, text: string) => `"${texts.push(text) - 1}"`)
+  const index = matchMember.exec(outline)?.[1]
   const type = typeMember.exec(outline)?.[1]
-  return type === undefined || type === 'raw'
+  if (index === undefined || (type !== undefined && type !== 'raw')) return undefined
+  return texts[Number(index)]?.replaceAll(/\\(.)/g, '$1')
 }
 
 /** Zstandard would take such bytes for a dictionary in its own format, with tables, where the client takes them as they are. */

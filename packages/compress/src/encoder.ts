@@ -12,6 +12,7 @@
 import * as zlib from 'node:zlib'
 import type { ResponseCoding } from './codings.ts'
 import { prologueFor } from './dictionary-coding.ts'
+import type { Dictionary } from './dictionary-shelf.ts'
 
 export interface GzipOptions {
   /** 1 (fast) to 9. Default 6. Not 9: twice the time for a thirtieth less. */
@@ -54,12 +55,6 @@ export interface EncoderTask {
   readonly fast: boolean
   /** Of `dcz`. */
   readonly dictionary?: Dictionary | undefined
-}
-
-export interface Dictionary {
-  readonly content: Uint8Array
-  /** SHA-256, base64. */
-  readonly hash: string
 }
 
 const { constants } = zlib
@@ -137,7 +132,6 @@ export function makeEncoder(coding: ResponseCoding, settings: EncoderSettings, {
           [constants.ZSTD_c_hashLog]: table,
           [constants.ZSTD_c_chainLog]: table,
         },
-        ...(live ? { flush: constants.ZSTD_e_flush } : {}),
       })
       encoder.push(prologueFor(hash))
       return encoder

@@ -16,7 +16,7 @@ it('nothing is offered, kept or used, and all else goes on', async () => {
   const dictionaries = compressionDictionaries({ offers: [{ match: '/*' }] })
   expect(dictionaries.supported).toBe(false)
   const text = 'All work and no play makes Jack a dull boy.\n'.repeat(100)
-  const hash = dictionaries.add(Buffer.from(text))
+  const hash = dictionaries.add(Buffer.from(text), '/*')
   await using runner = stageRunner([dictionaries, compress({ overload: false, dictionaries })], {
     response: { headers: { 'Content-Type': 'text/plain' }, body: text },
   })
