@@ -171,6 +171,20 @@ describe('storing and serving', () => {
     expect((await site.get('/', { 'if-none-match': 'W/"v1"', 'accept-encoding': 'br' })).status).toBe(304)
     expect(site.seen).toBe(2)
   })
+
+  it('is filled by clients that have the compressed variant already', async () => {
+    await using site = await cachedSite(
+      (_req, res) => {
+        res.writeHead(200, { ...minute, 'Content-Type': 'text/plain', ETag: '"v1"' })
+        res.end('so it goes '.repeat(500))
+      },
+      {},
+      { inner: [compress()] },
+    )
+    // The cache asks for the whole in their name, and its own request says nothing of what they have; how long the whole is nobody knows, since it is packed on its way.
+    for (let i = 0; i < 4; i++) expect((await site.get('/', { 'if-none-match': 'W/"v1"', 'accept-encoding': 'br' })).status).toBe(304)
+    expect(site.seen).toBe(1)
+  })
 })
 
 describe('freshness', () => {

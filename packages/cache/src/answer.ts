@@ -35,15 +35,21 @@ const notIn304: ReadonlySet<string> = new Set([
   'repr-digest',
 ])
 
+/** What the client has is this: it is answered without a body. */
+export function hasAlready(
+  asked: Asked,
+  { status, etag, lastModified }: Pick<CacheEntry, 'status' | 'etag' | 'lastModified'>,
+  now: number,
+): boolean {
+  if (!asked.conditional || !succeeded(status)) return false
+  return isNotModified(asked.headers, etag, lastModified === undefined ? undefined : parseHttpDate(lastModified, now), now)
+}
+
 /** Undefined when the body has gone since it was looked up. @param cacheStatus our member of `Cache-Status` */
 export function answer(asked: Asked, content: Content, now: number, cacheStatus: string | undefined): MaybePromise<Reply | undefined> {
   const { entry, size } = content
   const age = String(Math.floor(ageOf(entry, now) / 1000))
-  if (asked.conditional && succeeded(entry.status)) {
-    const modified = entry.lastModified === undefined ? undefined : parseHttpDate(entry.lastModified, now)
-    if (isNotModified(asked.headers, entry.etag, modified, now))
-      return { status: 304, fields: complete(without(entry.fields, notIn304), age, cacheStatus) }
-  }
+  if (hasAlready(asked, entry, now)) return { status: 304, fields: complete(without(entry.fields, notIn304), age, cacheStatus) }
   if (asked.method === 'HEAD' || entry.status === 204 || entry.status === 304) {
     const fields = complete(entry.fields, age, cacheStatus)
     if (size !== undefined && entry.status !== 204) setLength(fields, size)

@@ -51,7 +51,10 @@ export interface WarmOptions {
 export interface CacheControls {
   /** What would be served for a GET of this URL with these fields, stale or not; undefined when nothing is stored. */
   get(url: string | URL, headers?: Readonly<Record<string, string>>): Promise<CachedResponse | undefined>
-  /** Every variant of a URL, absolute: `https://shop.example/a?b=c`. @returns how many there were @throws TypeError for what is no such URL */
+  /**
+   * Every variant of a URL, absolute: `https://shop.example/a?b=c`. @returns how many there were; what was on its way into the store goes as well, and may not be counted
+   * @throws TypeError for what is no such URL
+   */
   purge(url: string | URL, options?: InvalidateOptions): Promise<number>
   /** For keys of one's own. */
   purgeKey(key: string, options?: InvalidateOptions): Promise<number>

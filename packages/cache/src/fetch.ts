@@ -68,8 +68,8 @@ export class Fetch implements Hooks {
   readonly #why: Forwarded
   readonly #background: boolean
   readonly #requestedAt: number
-  /** Its body is wanted whatever its length turns out to be. */
-  whole: boolean = false
+  /** Of a fork: whether the answer is wanted though nobody knows how long it is. */
+  anyLength: ((draft: Draft) => boolean) | undefined = undefined
   #asksToConfirm = false
   #succeeded = false
   /** The store has not said yet that it has it. */
@@ -171,8 +171,8 @@ export class Fetch implements Hooks {
       fill.onUnwanted = () => {
         if (fill.overflown) queueMicrotask(() => exchange.fail(nobodyWaits()))
       }
-    if (this.#background && this.#entry === undefined && !this.whole && expected === undefined && response.hasBody) {
-      // Forked for somebody who wants a part, or has it already, and is better served by itself than by a body of whatever length.
+    if (this.#background && this.#entry === undefined && expected === undefined && response.hasBody && this.anyLength?.(draft) !== true) {
+      // Forked for somebody who wants a part, or has another one, and is better served by itself than by a body of whatever length.
       this.#host.uncacheable(fill)
       fill.settle({ kind: 'uncacheable' })
       this.#host.ended(fill)

@@ -14,7 +14,7 @@
 import { Readable } from 'node:stream'
 import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, type Stage } from '@weir/core'
 import { LRUCache } from 'lru-cache'
-import { type Asked, answer } from './answer.ts'
+import { type Asked, answer, hasAlready } from './answer.ts'
 import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
 import { type Forwarded, forwardStatus, hitStatus } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
@@ -27,7 +27,7 @@ import { invalidating } from './invalidation.ts'
 import { queryTarget, type Target } from './key.ts'
 import { SearchRules } from './no-vary-search.ts'
 import { reuseOf } from './reuse.ts'
-import type { NotStored } from './storage.ts'
+import type { Draft, NotStored } from './storage.ts'
 import type { CacheStore, Invalidation } from './store.ts'
 import { pathTag, urlTag } from './tags.ts'
 import { matches, selectingFields } from './vary.ts'
@@ -276,8 +276,15 @@ class Cache implements FetchHost {
     this.#passes.set(`refresh ${fill.key}`, this.settings.now() + 1000)
   }
 
-  /** @param whole it is wanted whatever its length turns out to be */
-  #fork(exchange: Exchange, target: Target, wish: Wish, entry: CacheEntry | undefined, fill: Fill, whole = false): void {
+  /** @param anyLength whether the answer is wanted though nobody knows how long it is */
+  #fork(
+    exchange: Exchange,
+    target: Target,
+    wish: Wish,
+    entry: CacheEntry | undefined,
+    fill: Fill,
+    anyLength?: (draft: Draft) => boolean,
+  ): void {
     this.counts.background++
     const fetch = new Fetch(
       this,
@@ -288,7 +295,7 @@ class Cache implements FetchHost {
       'stale',
       true,
     )
-    fetch.whole = whole
+    fetch.anyLength = anyLength
     try {
       // The proxy's close does not wait for what nobody waits for.
       exchange.fork(this.face, { method: 'GET', edit: (headers) => fetch.prepare(headers) }, fetch).outlive(() => fill.wanted)
@@ -320,7 +327,8 @@ class Cache implements FetchHost {
     if (entry === undefined && (wish.conditional || wish.range !== undefined) && wish.method === 'GET') {
       // The client wants a part, or perhaps nothing; what is stored is the whole.
       const fill = this.#begin(wish, target)
-      this.#fork(exchange, target, wish, undefined, fill)
+      const asked = asSent(wish)
+      this.#fork(exchange, target, wish, undefined, fill, (draft) => hasAlready(asked, draft, this.settings.now()))
       return this.#follow(exchange, target, wish, fill)
     }
     this.counts.misses++
@@ -393,7 +401,7 @@ class Cache implements FetchHost {
     const wish = { ...wishOf(exchange, this.settings.heedsClient), conditional: false, range: undefined, alone: true }
     if (wish.method === 'QUERY') return { status: 502, body: '' }
     const fill = this.#begin(wish, target)
-    this.#fork(exchange, target, wish, undefined, fill, true)
+    this.#fork(exchange, target, wish, undefined, fill, () => true)
     const made = await this.#follow(exchange, target, wish, fill)
     if (made !== undefined && 'status' in made) return made
     // Its exchange has its hooks already: what was begun for it ends here.
