@@ -7,41 +7,21 @@
  * `offers` makes such responses of those whose upstreams say nothing. What one user alone may see is not kept: the memory is everybody's, and whether a hash is
  * known can be seen from outside.
  */
-import { type Clock, type Exchange, type HeaderList, OptionReader, type ProxyResponse, readClock, type Size, type Stage } from '@weir/core'
+import { type Exchange, type HeaderList, OptionReader, type ProxyResponse, type Stage } from '@weir/core'
 import { isForeign } from './cross-site.ts'
+import {
+  type CompressionDictionariesOptions,
+  type DictionariesSettings,
+  expectedPath,
+  type Offer,
+  readDictionariesOptions,
+} from './dictionaries-options.ts'
 import { availableHash, hashOf, isFormatted, offeredMatch, supportsDictionaries } from './dictionary-coding.ts'
 import { DictionaryLessons } from './dictionary-lessons.ts'
 import { clientPath, matchFrom, type PathMatch, pathMatch } from './dictionary-match.ts'
 import { type Dictionary, DictionaryShelf } from './dictionary-shelf.ts'
 import { lengthOf } from './eligibility.ts'
 import { readPreferences, weightFor } from './negotiation.ts'
-
-export interface DictionaryOffer {
-  /** For which requests clients may use the dictionary: a path in which `*` stands for anything, like `'/assets/app.*.js'`. */
-  readonly match: string
-  /** Which responses are such dictionaries: such a path, or a function of the path. By the path that the client asked for, without its query. Default: `match`. */
-  readonly from?: string | ((path: string) => boolean)
-  /** Request destinations (`'script'`, `'document'`) that the dictionary is for. Default: all. */
-  readonly destinations?: readonly string[]
-}
-
-export interface CompressionDictionariesOptions {
-  /** Bytes of all that is kept, half a KiB for each besides its own. Default 32 MiB. */
-  readonly maxSize?: Size
-  /** Longest dictionary. Default 2 MiB; at most 8 MiB, beyond which clients need not follow. Not far below the size of a bundle: a longer one is not kept at all. */
-  readonly maxDictionarySize?: Size
-  /**
-   * Responses that are packed with one at the same time; those beyond get a coding of `codings`. Default 4, as many as node has threads for it. Not high: each holds five
-   * times its dictionary, at least 2 MiB, and reads it first.
-   */
-  readonly maxActive?: number
-  /** Responses that are sent with `Use-As-Dictionary`, in order: the first that fits. One that has the field already keeps its own. Default: none. */
-  readonly offers?: readonly DictionaryOffer[]
-  /** For events and order. Default `'dictionaries'`. */
-  readonly name?: string
-  /** For tests. Default: the real time. */
-  readonly clock?: Clock
-}
 
 export interface CompressionDictionariesStats {
   /** Responses that are being packed with one now. */
@@ -77,34 +57,8 @@ export interface CompressionDictionaries extends Stage {
 
 /** @throws OptionsError */
 export function compressionDictionaries(options?: CompressionDictionariesOptions): CompressionDictionaries {
-  const read = new OptionReader('compressionDictionaries')
-  const given = read.object<CompressionDictionariesOptions>(options, [
-    'maxSize',
-    'maxDictionarySize',
-    'maxActive',
-    'offers',
-    'name',
-    'clock',
-  ])
-  const maxSize = Math.floor(read.size('maxSize', given.maxSize, 32 << 20, { min: 4096 }))
-  const longest = Math.floor(
-    read.size('maxDictionarySize', given.maxDictionarySize, Math.min(2 << 20, maxSize), { min: 1024, max: mostBytes }),
-  )
-  if (longest > maxSize) read.problem('maxDictionarySize', given.maxDictionarySize, 'a size of at most `maxSize`')
-  const settings: Settings = {
-    name: read.name('name', given.name, 'dictionaries'),
-    maxSize,
-    longest,
-    maxActive: read.number('maxActive', given.maxActive, 4, { min: 1, max: 10_000, integer: true }),
-    offers: readOffers(read, given.offers),
-    clock: readClock(given.clock, read),
-  }
-  read.check()
-  return new Dictionaries(settings)
+  return new Dictionaries(readDictionariesOptions(options))
 }
-
-/** RFC 9842 §5: the window that every client takes. A longer dictionary would leave it in the middle of a body as long. */
-const mostBytes: number = 8 << 20
 
 /** A shorter one saves less than its name costs in the head. */
 const leastLearnt = 1024
@@ -113,28 +67,12 @@ const leastLearnt = 1024
 const mostPassed = 1000
 const longestPlace = 1024
 
-interface Offer {
-  readonly field: string
-  readonly match: string
-  readonly fits: PathMatch
-  readonly from: PathMatch
-}
-
-interface Settings {
-  readonly name: string
-  readonly maxSize: number
-  readonly longest: number
-  readonly maxActive: number
-  readonly offers: readonly Offer[]
-  readonly clock: Clock
-}
-
 export class Dictionaries implements CompressionDictionaries {
   readonly name: string
   readonly supported: boolean = supportsDictionaries()
   /** Counted by whoever packs. */
   active = 0
-  readonly #settings: Settings
+  readonly #settings: DictionariesSettings
   readonly #shelf: DictionaryShelf
   readonly #lessons: DictionaryLessons
   /** Hashes of what passed under a strong tag, so that the same response is not kept and hashed each time. */
@@ -143,7 +81,7 @@ export class Dictionaries implements CompressionDictionaries {
   #known = 0
   #unknown = 0
 
-  constructor(settings: Settings) {
+  constructor(settings: DictionariesSettings) {
     this.name = settings.name
     this.#settings = settings
     this.#shelf = new DictionaryShelf(settings.maxSize)
@@ -277,48 +215,4 @@ function isPublic(headers: HeaderList, exchange: Exchange): boolean {
   for (const name of (headers.get('vary') ?? '').split(',')) if (varyingByUser.includes(name.trim().toLowerCase())) return false
   const hasCookie = exchange.headers.has('cookie') || exchange.req.headers.cookie !== undefined
   return !hasCookie || forAll.test(control)
-}
-
-const expectedPath = "a path in which * stands for anything, like '/assets/app.*.js'"
-
-function readOffers(read: OptionReader, given: CompressionDictionariesOptions['offers']): readonly Offer[] {
-  if (given === undefined) return []
-  if (!Array.isArray(given)) {
-    read.problem('offers', given, "a list like [{ match: '/assets/app.*.js' }]")
-    return []
-  }
-  const list: readonly DictionaryOffer[] = given
-  const at = read.at('offers')
-  return list.map((offer, index) => readOffer(at.at(index), offer))
-}
-
-const nothing: PathMatch = () => false
-
-function readOffer(read: OptionReader, offer: DictionaryOffer): Offer {
-  const { match, from, destinations = [] } = read.object<DictionaryOffer>(offer, ['match', 'from', 'destinations'])
-  const fits = typeof match === 'string' ? pathMatch(match) : undefined
-  if (fits === undefined) read.problem('match', match, expectedPath)
-  const fromPath = typeof from === 'string' ? pathMatch(from) : undefined
-  if (from !== undefined && typeof from !== 'function' && fromPath === undefined)
-    read.problem('from', from, `${expectedPath}, or a function of the path`)
-  const isList = Array.isArray(destinations) && destinations.every((each) => typeof each === 'string' && /^[a-z-]+$/.test(each))
-  if (!isList) read.problem('destinations', destinations, "a list like ['script', 'document']")
-  const list = isList && destinations.length > 0 ? `, match-dest=(${destinations.map((each) => `"${each}"`).join(' ')})` : ''
-  return {
-    field: `match="${match}"${list}`,
-    match: match ?? '',
-    fits: fits ?? nothing,
-    from: typeof from === 'function' ? guarded(from) : (fromPath ?? fits ?? nothing),
-  }
-}
-
-/** A path is anybody's: one that the function cannot read is none that it means. */
-function guarded(from: (path: string) => boolean): PathMatch {
-  return (path) => {
-    try {
-      return from(path) === true
-    } catch {
-      return false
-    }
-  }
 }
