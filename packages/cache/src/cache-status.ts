@@ -12,9 +12,27 @@ export interface Forwarding {
   detail?: string
 }
 
-/** @param seconds that it is still fresh; negative when it is stale */
-export function hitStatus(name: string, seconds: number, detail?: string): string {
-  return detail === undefined ? `${name}; hit; ttl=${seconds}` : `${name}; hit; ttl=${seconds}; detail=${detail}`
+/** Of hits that say nothing but for how long, by that: a hit is asked to cost next to nothing, and most caches have few lifetimes. */
+const maxKnown = 4096
+
+/** The members of one cache's hits. */
+export class HitStatus {
+  readonly #name: string
+  readonly #known = new Map<number, string>()
+
+  constructor(name: string) {
+    this.#name = name
+  }
+
+  /** @param seconds that it is still fresh; negative when it is stale */
+  of(seconds: number): string {
+    let text = this.#known.get(seconds)
+    if (text !== undefined) return text
+    text = `${this.#name}; hit; ttl=${seconds}`
+    if (this.#known.size >= maxKnown) this.#known.clear()
+    this.#known.set(seconds, text)
+    return text
+  }
 }
 
 export function forwardStatus(name: string, forwarding: Forwarding): string {

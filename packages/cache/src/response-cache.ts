@@ -16,7 +16,7 @@ import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, t
 import { LRUCache } from 'lru-cache'
 import { type Asked, answer, hasAlready } from './answer.ts'
 import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
-import { type Forwarded, forwardStatus, hitStatus } from './cache-status.ts'
+import { type Forwarded, forwardStatus, HitStatus } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
 import { type CacheEntry, freshFor } from './entry.ts'
 import { type CacheDecision, decisions } from './events.ts'
@@ -104,10 +104,12 @@ class Cache implements FetchHost {
   readonly #uses: FrequencySketch | undefined
   readonly #pending = new Set<Promise<void>>()
   readonly #bypassHooks: ReadonlyMap<Forwarded, Hooks>
+  readonly #hitStatus: HitStatus
 
   constructor(settings: CacheSettings) {
     this.settings = settings
     this.#uses = settings.minUses > 1 ? new FrequencySketch(65_536) : undefined
+    this.#hitStatus = new HitStatus(settings.name)
     this.#bypassHooks = new Map((['bypass', 'method'] as const).map((why) => [why, this.#telling(why)]))
     this.face = {
       name: 'response-cache',
@@ -241,7 +243,7 @@ class Cache implements FetchHost {
   /** Undefined when its body has gone. */
   fromStore(asked: Asked, entry: CacheEntry, now: number, status?: string): MaybePromise<Reply | undefined> {
     const { settings } = this
-    const line = settings.cacheStatus ? (status ?? hitStatus(settings.name, Math.ceil(freshFor(entry, now) / 1000))) : undefined
+    const line = settings.cacheStatus ? (status ?? this.#hitStatus.of(Math.ceil(freshFor(entry, now) / 1000))) : undefined
     let made: MaybePromise<Reply | undefined>
     try {
       made = answer(asked, { entry, size: entry.size, open: (start, end) => settings.store.body(entry, start, end) }, now, line)

@@ -23,7 +23,7 @@ export interface Wish extends Asked {
   /** What the resource varies by, when it was found to. */
   varies: readonly string[] | undefined
   /** Its fields as `Vary` compares them, as far as that was asked. */
-  readonly normalized: Map<string, string>
+  normalized: Map<string, string> | undefined
 }
 
 /** Fields that make frameworks answer another method or path than the one that is the key. */
@@ -87,7 +87,7 @@ export function wishOf(exchange: Exchange, heeds: (exchange: Exchange) => boolea
     alone: false,
     waitsUntil: undefined,
     varies: undefined,
-    normalized: new Map(),
+    normalized: undefined,
     noStore: asked.noStore,
     directives: (cacheControl || pragma) && heeds(exchange) ? asked : nothingAsked,
   }
@@ -109,9 +109,8 @@ export function select(entries: readonly CacheEntry[], wish: Wish): CacheEntry |
 }
 
 export function suits(entry: Pick<CacheEntry, 'route' | 'vary' | 'forAuthorized' | 'language'>, wish: Wish): boolean {
-  return (
-    entry.route === wish.route &&
-    (!wish.authorized || entry.forAuthorized) &&
-    (entry.vary.length === 0 || matches(entry.vary, wish.headers, entry.language, wish.normalized))
-  )
+  if (entry.route !== wish.route || (wish.authorized && !entry.forAuthorized)) return false
+  if (entry.vary.length === 0) return true
+  wish.normalized ??= new Map()
+  return matches(entry.vary, wish.headers, entry.language, wish.normalized)
 }
