@@ -199,11 +199,11 @@ for (const program of redisPrograms) {
                 maxDelayMs: kind === 'leaky-bucket' ? maxDelayMs : 0,
               }
               const store = redisRateLimitStore({ client: fromIoredis(redis), prefix: prefix(), timeout: '5s' })
-              let state: LimitState & { expiresAt: number } = { a: 0, b: 0, c: 0, expiresAt: 0 }
+              let state: LimitState = { a: 0, b: 0, c: 0 }
               for (const { cost, wait } of steps) {
                 if (wait > 3) await pause(wait)
                 const [verdict] = (await store.take([{ limit, key: 'k', cost }])) as [Verdict]
-                const before = state.expiresAt <= verdict.at ? { a: 0, b: 0, c: 0 } : state
+                const before = algorithms[kind].expiresAt(state, limit) <= verdict.at ? { a: 0, b: 0, c: 0 } : state
                 const expected = algorithms[kind].take(before, verdict.at, cost, limit)
                 const { allowed, remaining } = expected
                 expect({ allowed: verdict.allowed, remaining: verdict.remaining }).toEqual({ allowed, remaining })
@@ -241,7 +241,7 @@ for (const program of redisPrograms) {
             const step = algorithms[kind].take(nothing, taken.at, cost, limit)
             await store.adjust(limit, 'k', difference, taken.at)
             const [after] = (await store.take([{ limit, key: 'k', cost: 0 }])) as [Verdict]
-            const known = step.allowed && step.expiresAt > taken.at
+            const known = step.allowed && algorithms[kind].expiresAt(step, limit) > taken.at
             const at = (now: number): number => {
               const adjusted =
                 known || difference > 0 ? algorithms[kind].adjust(known ? step : nothing, now, difference, taken.at, limit) : nothing

@@ -26,10 +26,7 @@ const perHopLetters = letters([
 ])
 
 /** As above, with the names that a response scan notes. */
-const responseLetters = letters(
-  ['content-length', 'content-disposition', 'location', 'content-location', 'refresh'],
-  perHopLetters.slice(),
-)
+const responseLetters = letters(['content-length', 'content-disposition', 'location', 'content-location', 'refresh'], perHopLetters.slice())
 
 function letters(names: readonly string[], table: Uint32Array = new Uint32Array(64)): Uint32Array {
   for (const name of names) table[name.length] = (table[name.length] as number) | letter(name)

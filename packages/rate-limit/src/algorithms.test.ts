@@ -330,19 +330,22 @@ describe.each(all)('%s', (algorithm) => {
 
   it('says what a key never seen would be told, once it has expired', () => {
     fc.assert(
-      fc.property(shape, play, fc.integer({ min: 0, max: 40 }), ({ quota, windowMs }, steps, cost) => {
+      fc.property(shape, play, fc.integer({ min: 0, max: 40 }), fc.nat(5000), ({ quota, windowMs }, steps, cost, ago) => {
         const client = new Client(limitOf(algorithm, quota, windowMs, algorithm === 'leaky-bucket' ? { maxDelayMs: 100 } : {}))
-        let expiresAt = 0
         for (const step of steps) {
           client.now += step.gap
-          const { allowed, expiresAt: until } = client.ask(step.cost)
-          if (allowed) expiresAt = until
+          client.ask(step.cost)
         }
-        const now = Math.max(client.now, expiresAt)
-        const { take } = algorithms[algorithm]
+        const { take, adjust, expiresAt } = algorithms[algorithm]
+        const now = Math.max(client.now, expiresAt(client.state, client.limit))
+        const nothing = { a: 0, b: 0, c: 0 }
         const told = take(client.state, now, cost, client.limit)
-        const anew = take({ a: 0, b: 0, c: 0 }, now, cost, client.limit)
+        const anew = take(nothing, now, cost, client.limit)
         expect([told.allowed, told.remaining, told.delayMs < tolerance]).toEqual([anew.allowed, anew.remaining, true])
+        for (const difference of [-cost, cost])
+          expect(adjust(client.state, now, difference, Math.max(0, now - ago), client.limit).remaining).toBe(
+            adjust(nothing, now, difference, Math.max(0, now - ago), client.limit).remaining,
+          )
       }),
     )
   })

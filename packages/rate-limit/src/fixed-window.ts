@@ -12,7 +12,7 @@ import { type Algorithm, type Limit, type LimitState, LimitStep, slack } from '.
 function step(allowed: boolean, taken: number, began: number, retryAfterMs: number, now: number, limit: Limit): LimitStep {
   const remaining = Math.max(0, Math.floor(limit.quota - taken + slack))
   const end = began + limit.windowMs
-  return new LimitStep(allowed, remaining, retryAfterMs, taken > 0 ? end - now : 0, 0, now, taken, began, 0, end)
+  return new LimitStep(allowed, remaining, retryAfterMs, taken > 0 ? end - now : 0, 0, now, taken, began, 0)
 }
 
 /** A window in which nothing was taken has not begun. */
@@ -36,4 +36,6 @@ export const fixedWindow: Algorithm = {
     const change = difference >= 0 || (current && chargedAt >= began) ? difference : 0
     return step(true, Math.max(0, taken + change), began, 0, now, limit)
   },
+
+  expiresAt: ({ b }, { windowMs }) => b + windowMs,
 }

@@ -15,7 +15,7 @@ function step(allowed: boolean, doneAt: number, retryAfterMs: number, now: numbe
   const left = limit.burst - Math.max(0, doneAt - now) / interval
   const remaining = Math.max(0, Math.floor(left + slack))
   const resetMs = remaining >= limit.burst ? 0 : (remaining + 1 - left) * interval
-  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, 0, now, doneAt, 0, 0, doneAt)
+  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, 0, now, doneAt, 0, 0)
 }
 
 export const gcra: Algorithm = {
@@ -35,4 +35,6 @@ export const gcra: Algorithm = {
     const change = difference >= 0 ? difference * interval : Math.min(0, difference * interval + Math.max(0, now - chargedAt))
     return step(true, Math.max(now, Math.max(state.a, now) + change), 0, now, limit)
   },
+
+  expiresAt: ({ a }) => a,
 }

@@ -15,7 +15,7 @@ function step(allowed: boolean, free: number, delayMs: number, retryAfterMs: num
   const remaining = Math.max(0, Math.floor(places + slack))
   const most = Math.floor(limit.maxDelayMs / interval + 1 + slack)
   const resetMs = remaining >= most ? 0 : (remaining + 1 - places) * interval
-  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, delayMs, now, free, 0, 0, free)
+  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, delayMs, now, free, 0, 0)
 }
 
 export const leakyBucket: Algorithm = {
@@ -32,4 +32,6 @@ export const leakyBucket: Algorithm = {
     const interval = limit.windowMs / limit.quota
     return step(true, Math.max(now, Math.max(state.a, now) + difference * interval), 0, 0, now, limit)
   },
+
+  expiresAt: ({ a }) => a,
 }

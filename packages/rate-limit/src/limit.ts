@@ -62,8 +62,6 @@ export class LimitStep implements Verdict, LimitState {
   a: number
   b: number
   c: number
-  /** From this time on the state says nothing that a key never seen would not say. */
-  expiresAt: number
 
   constructor(
     allowed: boolean,
@@ -75,7 +73,6 @@ export class LimitStep implements Verdict, LimitState {
     a: number,
     b: number,
     c: number,
-    expiresAt: number,
   ) {
     this.allowed = allowed
     this.remaining = remaining
@@ -86,7 +83,6 @@ export class LimitStep implements Verdict, LimitState {
     this.a = a
     this.b = b
     this.c = c
-    this.expiresAt = expiresAt
   }
 }
 
@@ -98,6 +94,8 @@ export interface Algorithm {
    * more than what the charge still weighs: what time has already given back is not given back twice.
    */
   adjust(state: Readonly<LimitState>, nowMs: number, difference: number, chargedAt: number, limit: Limit): LimitStep
+  /** From this time on `take` and `adjust` make of the state what they would make of a key never seen. */
+  expiresAt(state: Readonly<LimitState>, limit: Limit): number
 }
 
 /**

@@ -10,7 +10,7 @@ import type { Charge, RateLimitStore, StoreStats } from './store.ts'
 
 export interface MemoryStoreOptions {
   /**
-   * Most keys that are remembered of each limit; about 60 bytes each. When more come, one is given up that has run out, or among some the one that has used
+   * Most keys that are remembered of each limit; about 50 bytes each. When more come, one is given up that has run out, or among some the one that has used
    * the least of its limit, which is counted in `evictions`. Not much smaller than the number of clients per window, or clients that come back are taken for
    * new ones. Default 100,000.
    */
@@ -50,6 +50,8 @@ class Memory implements MemoryStore {
   readonly #maxEntries: number
   readonly #clock: Clock
   readonly #tables = new Map<string, MemoryTable>()
+  #lastLimit: Limit | undefined
+  #lastTable: MemoryTable | undefined
   /** What `read` reads into: used up before anything else runs. */
   readonly #state: LimitState = { a: 0, b: 0, c: 0 }
 
@@ -65,7 +67,7 @@ class Memory implements MemoryStore {
     const steps: LimitStep[] = []
     let allowed = true
     for (const charge of charges) {
-      this.#table(charge.limit).read(charge.key, now, this.#state)
+      this.#table(charge.limit).read(charge.key, this.#state)
       const step = algorithms[charge.limit.algorithm].take(this.#state, now, charge.cost, charge.limit)
       steps.push(step)
       if (!step.allowed) allowed = false
@@ -76,9 +78,9 @@ class Memory implements MemoryStore {
         if (cost === 0) continue
         // Looked up anew: writing another key of the same limit may have moved it.
         const table = this.#table(limit)
-        table.write(table.read(key, now, this.#state), steps[i] as LimitStep)
+        table.write(table.read(key, this.#state), steps[i] as LimitStep)
       } else if ((steps[i] as LimitStep).allowed) {
-        this.#table(limit).read(key, now, this.#state)
+        this.#table(limit).read(key, this.#state)
         steps[i] = algorithms[limit.algorithm].take(this.#state, now, 0, limit)
       }
     }
@@ -87,7 +89,7 @@ class Memory implements MemoryStore {
 
   #takeOne({ limit, key, cost }: Charge, now: number): LimitStep {
     const table = this.#table(limit)
-    const place = table.read(key, now, this.#state)
+    const place = table.read(key, this.#state)
     const step = algorithms[limit.algorithm].take(this.#state, now, cost, limit)
     if (step.allowed && cost > 0) table.write(place, step)
     return step
@@ -96,7 +98,7 @@ class Memory implements MemoryStore {
   adjust(limit: Limit, key: string, difference: number, chargedAt: number): void {
     const now = this.#clock.now()
     const table = this.#table(limit)
-    const place = table.read(key, now, this.#state)
+    const place = table.read(key, this.#state)
     // Nothing is remembered, so there is nothing to give back.
     if (place < 0 && difference <= 0) return
     table.write(place, algorithms[limit.algorithm].adjust(this.#state, now, difference, chargedAt, limit))
@@ -113,11 +115,16 @@ class Memory implements MemoryStore {
   }
 
   #table(limit: Limit): MemoryTable {
+    // Most have one limit, and the others ask for each of theirs in a row.
+    if (limit === this.#lastLimit) return this.#lastTable as MemoryTable
     let table = this.#tables.get(limit.id)
     if (table === undefined) {
-      table = new MemoryTable(this.#maxEntries, this.#clock, wholeOf(limit))
+      const { expiresAt } = algorithms[limit.algorithm]
+      table = new MemoryTable(this.#maxEntries, this.#clock, wholeOf(limit), (state) => expiresAt(state, limit))
       this.#tables.set(limit.id, table)
     }
+    this.#lastLimit = limit
+    this.#lastTable = table
     return table
   }
 }

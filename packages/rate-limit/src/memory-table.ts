@@ -1,5 +1,5 @@
 /**
- * The keys of one limit in memory, millions of them if need be, at one cache miss per decision: an open-addressing table in one buffer, a row of 40 bytes per
+ * The keys of one limit in memory, millions of them if need be, at one cache miss per decision: an open-addressing table in one buffer, a row of 32 bytes per
  * key, with 60 bits of a secret hash in place of the key. No object, no string and no pointer per key, so nothing for the garbage collector to walk, and
  * no pause when entries are replaced. Two keys with one hash would share a count; a new key meets that among a million remembered ones with a
  * probability of 1e-12, and nobody who does not know the process's secret can look for it (key-hash.ts, docs/decisions/0022).
@@ -13,15 +13,20 @@ import { KeyHash, prime } from './key-hash.ts'
 import type { LimitState, LimitStep } from './limit.ts'
 
 /**
- * A row, in float64: the hash, `a`, `b`, `c`, and when it has run out. The hash are two int32: its lower half plus one, 0 for an empty row; its upper half with
+ * A row, in float64: the hash, `a`, `b` and `c`. The hash are two int32: its lower half plus one, 0 for an empty row; its upper half with
  * two bits in front of it that tell how much of its limit the key has used, by quarters.
  */
-const width = 5
+const width = 4
 /** How many are compared when one has to go. With more, the choice hardly gets better, and a flood gets dearer. */
 const compared = 16
 /** Rows per key. Fewer are longer to search, more are further apart. */
 const spread = 1.5
 const hashBits = 0x3fffffff
+/**
+ * Bytes in front of the first row. The C library puts large memory 16 bytes behind the beginning of a page; with these, a row lies in one line of the processor's
+ * caches there, and nothing depends on it elsewhere.
+ */
+const lead = 48
 
 export class MemoryTable {
   evictions = 0
@@ -30,6 +35,7 @@ export class MemoryTable {
   readonly #clock: Clock
   /** What a key has left when it has used nothing. */
   readonly #whole: number
+  readonly #expiresAt: (state: Readonly<LimitState>) => number
   readonly #hash: KeyHash = new KeyHash()
   readonly #rows: number
   readonly #scale: number
@@ -38,21 +44,26 @@ export class MemoryTable {
   readonly #words: Int32Array
   /** Where the next comparison begins. */
   #hand = 0
+  /** Of the one that is compared. */
+  readonly #compared: LimitState = { a: 0, b: 0, c: 0 }
 
-  constructor(maxEntries: number, clock: Clock, whole: number) {
+  /** @param expiresAt from when on what is remembered says no more than nothing would */
+  constructor(maxEntries: number, clock: Clock, whole: number, expiresAt: (state: Readonly<LimitState>) => number) {
     this.#maxEntries = maxEntries
     this.#clock = clock
     this.#whole = whole
+    this.#expiresAt = expiresAt
     // All of it at once. It is zeros, which the system gives no memory to before they are written; growing would move every row, and stop the process for as
     // long (measured: 0.1 s at half a million keys), and it is floods that make a table grow.
     this.#rows = Math.ceil(maxEntries * spread) + 1
     this.#scale = this.#rows / prime
-    this.#numbers = new Float64Array(this.#rows * width)
-    this.#words = new Int32Array(this.#numbers.buffer)
+    const memory = new ArrayBuffer(lead + this.#rows * width * 8)
+    this.#numbers = new Float64Array(memory, lead)
+    this.#words = new Int32Array(memory, lead)
   }
 
   /** Reads what is remembered into `state` and returns its row, -1 for a key never seen. */
-  read(key: string, now: number, state: LimitState): number {
+  read(key: string, state: LimitState): number {
     const hash = this.#hash
     hash.update(key)
     // One more than it is: an empty row has zeros.
@@ -72,18 +83,16 @@ export class MemoryTable {
       }
       row = row + 1 === this.#rows ? 0 : row + 1
     }
+    this.#copy(row, state)
+    return row
+  }
+
+  #copy(row: number, state: LimitState): void {
     const numbers = this.#numbers
     const at = row * width
-    if ((numbers[at + 4] as number) <= now) {
-      state.a = 0
-      state.b = 0
-      state.c = 0
-    } else {
-      state.a = numbers[at + 1] as number
-      state.b = numbers[at + 2] as number
-      state.c = numbers[at + 3] as number
-    }
-    return row
+    state.a = numbers[at + 1] as number
+    state.b = numbers[at + 2] as number
+    state.c = numbers[at + 3] as number
   }
 
   /** Of the key that was read last. @param row what `read` returned, with no other call in between */
@@ -94,7 +103,6 @@ export class MemoryTable {
     numbers[at + 1] = step.a
     numbers[at + 2] = step.b
     numbers[at + 3] = step.c
-    numbers[at + 4] = step.expiresAt
     const used = Math.max(0, Math.min(3, Math.floor(4 * (1 - step.remaining / this.#whole))))
     this.#words[at * 2 + 1] = this.#hash.high | (used << 30)
   }
@@ -126,7 +134,6 @@ export class MemoryTable {
   /** Who is given up; counts what is lost. */
   #leastUsed(): number {
     const now = this.#clock.now()
-    const numbers = this.#numbers
     let least = -1
     let used = 4
     for (let seen = Math.min(compared, this.size); seen > 0; ) {
@@ -134,7 +141,8 @@ export class MemoryTable {
       this.#hand = row + 1 === this.#rows ? 0 : row + 1
       if (!this.#taken(row)) continue
       seen--
-      if ((numbers[row * width + 4] as number) <= now) return row
+      this.#copy(row, this.#compared)
+      if (this.#expiresAt(this.#compared) <= now) return row
       const uses = (this.#words[row * width * 2 + 1] as number) >>> 30
       if (uses >= used) continue
       used = uses

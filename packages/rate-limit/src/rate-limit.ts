@@ -201,7 +201,7 @@ class Limiter {
     const given = ruling.verdicts ?? []
     charges.forEach((charge, i) => void this.#store.adjust(ruling.by, charge, -charge.cost, (given[i] as Verdict).at))
     const verdicts = given.map((verdict, i) =>
-      i === late ? new LimitStep(false, 0, verdict.delayMs, verdict.delayMs, 0, verdict.at, 0, 0, 0, 0) : verdict,
+      i === late ? new LimitStep(false, 0, verdict.delayMs, verdict.delayMs, 0, verdict.at, 0, 0, 0) : verdict,
     )
     publishDecision(exchange, this.name, false, charges, verdicts, ruling.by.name)
     this.#countRefusal()

@@ -15,7 +15,7 @@ function step(allowed: boolean, last: number, current: number, index: number, re
   const left = limit.quota - last * fading(now, index, limit) - current
   const remaining = Math.max(0, Math.floor(left + slack))
   const resetMs = remaining >= limit.quota ? 0 : wait(last, current, index, remaining + 1, now, limit)
-  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, 0, now, last, current, index, (index + 2) * limit.windowMs)
+  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, 0, now, last, current, index)
 }
 
 /** Milliseconds until there is room for `cost`, which is no more than the quota. */
@@ -56,4 +56,6 @@ export const slidingWindow: Algorithm = {
     // Given back to the window that was charged; one that is over for good weighs nothing any more.
     return step(true, charged === at - 1 ? Math.max(0, before + difference) : before, taken, at, 0, now, limit)
   },
+
+  expiresAt: ({ c }, { windowMs }) => (c + 2) * windowMs,
 }

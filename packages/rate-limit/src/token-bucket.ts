@@ -20,7 +20,7 @@ function step(allowed: boolean, taken: number, retryAfterMs: number, now: number
   const resetMs = remaining >= limit.burst ? 0 : (remaining + 1 - left) * interval
   // A clock that went back must not let the same stretch of time drip twice.
   const since = Math.max(now, before.b)
-  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, 0, now, taken, since, 0, since + taken * interval)
+  return new LimitStep(allowed, remaining, retryAfterMs, resetMs, 0, now, taken, since, 0)
 }
 
 export const tokenBucket: Algorithm = {
@@ -38,4 +38,6 @@ export const tokenBucket: Algorithm = {
     const change = difference >= 0 ? difference : Math.min(0, difference + refilled)
     return step(true, Math.max(0, missing(state, now, limit) + change), 0, now, state, limit)
   },
+
+  expiresAt: ({ a, b }, { quota, windowMs }) => b + (a * windowMs) / quota,
 }
