@@ -4,7 +4,7 @@
  */
 import { type Clock, OptionReader, readClock } from '@weir/core'
 import { algorithms } from './algorithms.ts'
-import type { Limit, LimitState, LimitStep } from './limit.ts'
+import type { Algorithm, Limit, LimitState, LimitStep } from './limit.ts'
 import { MemoryTable } from './memory-table.ts'
 import type { Charge, RateLimitStore, StoreStats } from './store.ts'
 
@@ -45,13 +45,26 @@ export function readMaxEntries(read: OptionReader, value: number | undefined): n
   return read.number('maxEntries', value, 100_000, { min: 1, max: 2 ** 24, integer: true })
 }
 
+/** A limit with what decides for it, so that both are looked up once. */
+class Kept {
+  readonly limit: Limit
+  readonly algorithm: Algorithm
+  readonly table: MemoryTable
+
+  constructor(limit: Limit, algorithm: Algorithm, table: MemoryTable) {
+    this.limit = limit
+    this.algorithm = algorithm
+    this.table = table
+  }
+}
+
 class Memory implements MemoryStore {
   readonly name = 'memory'
   readonly #maxEntries: number
   readonly #clock: Clock
   readonly #tables = new Map<string, MemoryTable>()
-  #lastLimit: Limit | undefined
-  #lastTable: MemoryTable | undefined
+  /** The limit that decided alone last. */
+  #last: Kept | undefined
   /** What `read` reads into: used up before anything else runs. */
   readonly #state: LimitState = { a: 0, b: 0, c: 0 }
 
@@ -88,11 +101,17 @@ class Memory implements MemoryStore {
   }
 
   #takeOne({ limit, key, cost }: Charge, now: number): LimitStep {
-    const table = this.#table(limit)
+    // Most have one limit.
+    const { algorithm, table } = this.#last?.limit === limit ? this.#last : this.#keep(limit)
     const place = table.read(key, this.#state)
-    const step = algorithms[limit.algorithm].take(this.#state, now, cost, limit)
+    const step = algorithm.take(this.#state, now, cost, limit)
     if (step.allowed && cost > 0) table.write(place, step)
     return step
+  }
+
+  #keep(limit: Limit): Kept {
+    this.#last = new Kept(limit, algorithms[limit.algorithm], this.#table(limit))
+    return this.#last
   }
 
   adjust(limit: Limit, key: string, difference: number, chargedAt: number): void {
@@ -115,16 +134,12 @@ class Memory implements MemoryStore {
   }
 
   #table(limit: Limit): MemoryTable {
-    // Most have one limit, and the others ask for each of theirs in a row.
-    if (limit === this.#lastLimit) return this.#lastTable as MemoryTable
     let table = this.#tables.get(limit.id)
     if (table === undefined) {
       const { expiresAt } = algorithms[limit.algorithm]
       table = new MemoryTable(this.#maxEntries, this.#clock, wholeOf(limit), (state) => expiresAt(state, limit))
       this.#tables.set(limit.id, table)
     }
-    this.#lastLimit = limit
-    this.#lastTable = table
     return table
   }
 }
