@@ -107,12 +107,17 @@ export class KeySources {
   }
 }
 
-/** `name` may have any case; `lower` is lower-case. Letter by letter, since making a lower-case copy of every name would allocate. */
+/**
+ * `name` may have any case; `lower` is lower-case. Letter by letter, since making a lower-case copy of every name would allocate; most letters are equal as they
+ * are, and of two cases of one letter the bit 0x20 alone differs.
+ */
 function isField(name: string, lower: string): boolean {
-  if (name.length !== lower.length) return false
-  for (let i = 0; i < name.length; i++) {
-    const code = name.charCodeAt(i)
-    if ((code >= 0x41 && code <= 0x5a ? code | 0x20 : code) !== lower.charCodeAt(i)) return false
+  const { length } = lower
+  if (name.length !== length) return false
+  for (let i = 0; i < length; i++) {
+    const wanted = lower.charCodeAt(i)
+    const difference = name.charCodeAt(i) ^ wanted
+    if (difference !== 0 && (difference !== 0x20 || wanted < 0x61 || wanted > 0x7a)) return false
   }
   return true
 }
