@@ -35,6 +35,23 @@ describe('storing and serving', () => {
     expect(site.cache.stats()).toMatchObject({ hits: 1, misses: 2, stored: 2, entries: 1 })
   })
 
+  it('answers with the same octets however often it is asked, whole, in part, and for the head alone', async () => {
+    const octets = Buffer.from(Array.from({ length: 1000 }, (_, i) => (i * 7) & 255))
+    await using site = await cachedSite((_req, res) => {
+      res.writeHead(200, { ...minute, ETag: '"1"', 'Content-Type': 'image/png' })
+      res.end(octets)
+    })
+    for (let i = 0; i < 5; i++) {
+      expect((await site.get()).body).toBe(octets.toString('latin1'))
+      const part = await site.get('/', { range: 'bytes=10-19' })
+      expect([part.status, part.body]).toEqual([206, octets.subarray(10, 20).toString('latin1')])
+      const head = await ask(site.port, '/', { method: 'HEAD' })
+      expect([head.headers['content-length'], head.body]).toEqual(['1000', ''])
+    }
+    expect(site.seen).toBe(1)
+    expect(site.cache.stats().hits).toBe(14)
+  })
+
   it('keeps apart what differs in host, path or query, and by how the client came', async () => {
     await using site = await cachedSite(numbered(minute), {}, { trustedProxies: ['127.0.0.1'] })
     const bodies = [

@@ -21,6 +21,8 @@ export interface Content {
   readonly size: number | undefined
   /** Undefined when it has gone. */
   open(start: number, end: number): MaybePromise<Uint8Array | Readable | undefined>
+  /** All of it, as `Reply.latin1`, where that is at hand. */
+  text?(): string | undefined
 }
 
 /** Fields of the representation that a 304 leaves out (RFC 9110 §15.4.5). */
@@ -76,6 +78,10 @@ export function answer(asked: Asked, content: Content, now: number, cacheStatus:
   }
   const body = content.open(start, end)
   if (body === undefined) return undefined
+  if (body instanceof Uint8Array && status !== 206) {
+    const latin1 = content.text?.()
+    return latin1 === undefined ? { status, fields, body } : { status, fields, body, latin1 }
+  }
   if (body instanceof Uint8Array || body instanceof Readable) return { status, fields, body }
   return body.then((bytes) => (bytes === undefined ? undefined : { status, fields, body: bytes }))
 }

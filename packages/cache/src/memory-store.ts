@@ -1,11 +1,13 @@
 /**
  * Entries in this process, bounded by bytes. The unit of eviction is a resource, all variants of a key: lru-cache orders the resources, weighs them, and throws
- * out the one that was not used for longest. A body is one Buffer of exactly its size, so that what is weighed is what is held.
+ * out the one that was not used for longest. A body is one Buffer of exactly its size, so that what is weighed is what is held. A part is for the texts of short
+ * bodies that are asked for often (hot-texts.ts).
  */
 import { OptionReader, type Size } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import { type CacheEntry, staled, weightOf } from './entry.ts'
 import { FrequencySketch } from './frequency.ts'
+import { HotText, HotTexts } from './hot-texts.ts'
 import { type CacheStore, type CacheStoreStats, type Invalidation, isSameVariant } from './store.ts'
 
 export interface MemoryStoreOptions {
@@ -21,7 +23,11 @@ export interface MemoryStoreOptions {
 }
 
 /** An entry with its body: what `find` gives is good for `body`, whatever was evicted in between. */
-type Held = CacheEntry & { readonly body: Uint8Array }
+type Held = CacheEntry & { readonly body: Uint8Array; readonly hot: HotText }
+
+function hold(entry: CacheEntry, body: Uint8Array): Held {
+  return { ...entry, body, hot: new HotText() }
+}
 
 class Resource {
   readonly variants: Held[]
@@ -31,6 +37,10 @@ class Resource {
 }
 
 const nothing: readonly CacheEntry[] = []
+
+/** A store smaller than this needs all of it for what it stores; no more than the other goes into texts, which lie in the engine's own heap. */
+const leastForTexts = 1 << 20
+const mostForTexts = 16 << 20
 
 /** @throws OptionsError */
 export function memoryStore(options: MemoryStoreOptions): CacheStore {
@@ -51,9 +61,13 @@ class MemoryStore implements CacheStore {
   readonly #resources: LRUCache<string, Resource>
   readonly #tags = new Map<string, Set<string>>()
   readonly #sketch: FrequencySketch | undefined
+  readonly #texts: HotTexts
   #entries = 0
 
-  constructor(maxSize: number, maxVariants: number, byFrequency: boolean) {
+  constructor(total: number, maxVariants: number, byFrequency: boolean) {
+    const forTexts = total < leastForTexts ? 0 : Math.min(mostForTexts, Math.floor(total / 32))
+    const maxSize = total - forTexts
+    this.#texts = new HotTexts(forTexts)
     this.#maxSize = maxSize
     this.#maxVariants = maxVariants
     this.#resources = new LRUCache({
@@ -79,8 +93,13 @@ class MemoryStore implements CacheStore {
     return start === 0 && end === body.length ? body : body.subarray(start, end)
   }
 
+  text(entry: CacheEntry): string | undefined {
+    const { hot, body } = entry as Partial<Held>
+    return hot === undefined || body === undefined ? undefined : this.#texts.of(hot, body)
+  }
+
   put(entry: CacheEntry, body: Uint8Array): boolean {
-    const held: Held = { ...entry, body }
+    const held = hold(entry, body)
     const present = this.#resources.peek(entry.key)?.variants ?? []
     const others = present.filter((other) => !isSameVariant(other, entry)).slice(0, this.#maxVariants - 1)
     const variants = [held, ...others]
@@ -97,7 +116,7 @@ class MemoryStore implements CacheStore {
     const present = this.#resources.peek(entry.key)?.variants
     const index = present?.findIndex(({ id }) => id === entry.id) ?? -1
     if (present === undefined || index < 0) return false
-    const held: Held = { ...entry, body: (present[index] as Held).body }
+    const held = hold(entry, (present[index] as Held).body)
     this.#set(entry.key, [held, ...present.filter((other, at) => at !== index && !isSameVariant(other, entry))])
     return true
   }
@@ -133,7 +152,7 @@ class MemoryStore implements CacheStore {
   }
 
   stats(): CacheStoreStats {
-    return { entries: this.#entries, bytes: this.#resources.calculatedSize }
+    return { entries: this.#entries, bytes: this.#resources.calculatedSize + this.#texts.bytes }
   }
 
   #each(key: string, concerns: (entry: CacheEntry) => boolean, how: Invalidation): number {
@@ -145,7 +164,7 @@ class MemoryStore implements CacheStore {
       key,
       how.kind === 'delete'
         ? present.filter((entry) => !concerns(entry))
-        : present.map((entry) => (concerns(entry) ? { ...staled(entry, how.now), body: entry.body } : entry)),
+        : present.map((entry) => (concerns(entry) ? hold(staled(entry, how.now), entry.body) : entry)),
     )
     return count
   }
@@ -179,12 +198,14 @@ class MemoryStore implements CacheStore {
 
   #forget(key: string, resource: Resource): void {
     this.#entries -= resource.variants.length
-    for (const { tags } of resource.variants)
+    for (const { tags, hot } of resource.variants) {
+      this.#texts.drop(hot)
       for (const tag of tags) {
         const keys = this.#tags.get(tag)
         keys?.delete(key)
         if (keys?.size === 0) this.#tags.delete(tag)
       }
+    }
   }
 }
 

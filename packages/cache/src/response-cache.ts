@@ -14,7 +14,7 @@
 import { Readable } from 'node:stream'
 import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, type Stage } from '@weir/core'
 import { LRUCache } from 'lru-cache'
-import { type Asked, answer, hasAlready } from './answer.ts'
+import { type Asked, answer, type Content, hasAlready } from './answer.ts'
 import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
 import { type Forwarded, forwardStatus, HitStatus } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
@@ -70,6 +70,29 @@ export function responseCache(options: CacheOptions): ResponseCache {
 
 /** RFC 9110 §9.2.1; whatever else may change something. */
 const safe: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'QUERY'])
+
+/** What is in a store, as an answer wants it. */
+class Stored implements Content {
+  readonly #store: CacheStore
+  readonly entry: CacheEntry
+
+  constructor(store: CacheStore, entry: CacheEntry) {
+    this.#store = store
+    this.entry = entry
+  }
+
+  get size(): number {
+    return this.entry.size
+  }
+
+  open(start: number, end: number): MaybePromise<Uint8Array | Readable | undefined> {
+    return this.#store.body(this.entry, start, end)
+  }
+
+  text(): string | undefined {
+    return this.#store.text?.(this.entry)
+  }
+}
 
 type Counts = { -readonly [K in keyof CacheStats]: CacheStats[K] extends number ? number : Partial<Record<NotStored, number>> }
 
@@ -246,7 +269,7 @@ class Cache implements FetchHost {
     const line = settings.cacheStatus ? (status ?? this.#hitStatus.of(Math.ceil(freshFor(entry, now) / 1000))) : undefined
     let made: MaybePromise<Reply | undefined>
     try {
-      made = answer(asked, { entry, size: entry.size, open: (start, end) => settings.store.body(entry, start, end) }, now, line)
+      made = answer(asked, new Stored(settings.store, entry), now, line)
     } catch {
       this.counts.storeErrors++
       return undefined

@@ -22,6 +22,8 @@ export interface CacheStore {
   find(key: string): MaybePromise<readonly CacheEntry[]>
   /** The bytes of an entry that `find` gave, from `start` up to `end` (exclusive); undefined when it has gone since. */
   body(entry: CacheEntry, start: number, end: number): MaybePromise<Uint8Array | Readable | undefined>
+  /** The whole body as text, a character for an octet (latin1), of an entry that `find` gave, where it is at hand: a short answer is quicker sent so. */
+  text?(entry: CacheEntry): string | undefined
   /**
    * Keeps an entry, in place of the variant of the same route and selecting fields. The body is the store's from here on. False when it was
    * not kept: too large for it, or not worth what it would push out; then, and when it fails, the variant that it was to replace is gone,

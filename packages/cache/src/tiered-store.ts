@@ -100,6 +100,10 @@ class TieredStore implements CacheStore {
     return above ?? fromBelow()
   }
 
+  text(entry: CacheEntry): string | undefined {
+    return this.#upper.text?.(entry)
+  }
+
   put(entry: CacheEntry, body: Uint8Array): MaybePromise<boolean> {
     const known = this.#below.get(entry.key)
     this.#changed(entry.key)

@@ -535,6 +535,13 @@ export class ResponsePump {
     this.finish(held, trailers)
   }
 
+  /** All of a body at once. @param text a character for an octet */
+  endWith(text: string): void {
+    this.bytes += text.length
+    this.res.end(text, 'latin1')
+    this.events.onPumped()
+  }
+
   /** The upstream broke off after the head: what follows must look broken to the client, which is the caller's part. */
   abort(): void {
     this.call = undefined

@@ -131,6 +131,30 @@ describe('the response', () => {
     }
   })
 
+  it('of a stage may come with its body as text, which is taken when it is as long, and only where nobody wants to see the bytes', async () => {
+    const octets = Buffer.from(Array.from({ length: 256 }, (_, i) => i))
+    const upper = Buffer.from(octets.map((octet) => octet ^ 0x20))
+    const reply = (latin1: string | undefined, length = '256') => ({
+      status: 200,
+      fields: ['X-A', '1', 'Content-Length', length],
+      body: octets,
+      ...(latin1 === undefined ? {} : { latin1 }),
+    })
+    const answered = async (latin1: string | undefined, ...use: NonNullable<ProxyOptions['use']>) => {
+      const { response } = await send({}, {}, { use: [...use, () => reply(latin1)] })
+      expect([response.status, response.headers.get('content-length'), response.headers.get('x-a')]).toEqual([200, '256', '1'])
+      return response.body
+    }
+    expect(await answered(undefined)).toEqual(octets)
+    // Another text than the body, so that it shows which of them was sent.
+    expect(await answered(upper.toString('latin1'))).toEqual(upper)
+    expect(await answered(upper.toString('latin1').slice(1))).toEqual(octets)
+    expect(await answered('')).toEqual(octets)
+    expect(await answered(upper.toString('latin1'), () => ({ onResponse: () => {} }))).toEqual(octets)
+    const head = await send({ method: 'HEAD' }, {}, { use: [() => reply(upper.toString('latin1'))] })
+    expect([head.response.headers.get('content-length'), head.response.body.length]).toEqual(['256', 0])
+  })
+
   it('of HEAD has a length and no body; 204 and 304 have neither', async () => {
     const head = await send({ method: 'HEAD' }, { body: 'abc' })
     expect([head.response.headers.get('content-length'), head.response.body.length]).toEqual(['3', 0])

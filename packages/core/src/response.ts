@@ -135,8 +135,11 @@ function respondFields(exchange: LiveExchange, reply: Reply, fields: string[]): 
   }
   const pump = new ResponsePump(exchange.res, exchange, undefined, length)
   exchange.pump = pump
-  if (length > 0) pump.write(body instanceof Buffer ? body : Buffer.from(body.buffer, body.byteOffset, length))
-  pump.end(undefined)
+  if (length > 0 && reply.latin1?.length === length) pump.endWith(reply.latin1)
+  else {
+    if (length > 0) pump.write(body instanceof Buffer ? body : Buffer.from(body.buffer, body.byteOffset, length))
+    pump.end(undefined)
+  }
   return true
 }
 

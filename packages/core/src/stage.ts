@@ -27,6 +27,11 @@ export interface Reply {
    */
   readonly fields?: readonly string[]
   readonly body?: string | Uint8Array | Readable
+  /**
+   * Besides a `body` of bytes: the same, a character for an octet, by somebody who has it at hand. A short answer leaves as one string, which then need not be made.
+   * Not looked at unless it is as long as the body.
+   */
+  readonly latin1?: string
 }
 
 /** Sees the body as it passes this point of the chain. It can neither slow nor change it; what it throws ends the exchange with a 500. */
