@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { CacheEntry } from './entry.ts'
+import { entryOf } from './fixtures/entries.ts'
 import { HotText, HotTexts } from './hot-texts.ts'
 import { memoryStore } from './memory-store.ts'
 
@@ -11,30 +12,6 @@ interface Kept {
   readonly hot: HotText
   readonly body: Buffer
 }
-
-const entryOf = (id: number, size: number): CacheEntry => ({
-  id: `id-${id}`,
-  key: `https://shop.example/${id}`,
-  url: `https://shop.example/${id}`,
-  status: 200,
-  fields: ['Content-Type', 'text/plain'],
-  size,
-  route: '',
-  vary: [],
-  requestedAt: 1000,
-  storedAt: 1000,
-  initialAge: 0,
-  lifetime: 60_000,
-  staleWhileRevalidate: 0,
-  staleIfError: 0,
-  noCache: false,
-  mustRevalidate: false,
-  forAuthorized: false,
-  etag: undefined,
-  lastModified: undefined,
-  language: undefined,
-  tags: [],
-})
 
 describe('texts of bodies', () => {
   it('are theirs, never take more than they may, and are counted to the byte', () => {
@@ -95,9 +72,9 @@ describe('the memory store', () => {
     const store = memoryStore({ maxSize })
     const texts = new Set<string>()
     for (let id = 0; id < 2000; id++) {
-      void store.put(entryOf(id, 500), bodyOf(id & 255, 500))
+      void store.put(entryOf(String(id), 500), bodyOf(id & 255, 500))
       for (let again = 0; again < 3; again++) {
-        const [entry] = store.find(`https://shop.example/${id}`) as readonly CacheEntry[]
+        const [entry] = store.find(String(id)) as readonly CacheEntry[]
         if (entry === undefined) continue
         const text = store.text?.(entry)
         if (text === undefined) continue
@@ -114,15 +91,15 @@ describe('the memory store', () => {
   it('gives no text of a body that was replaced', () => {
     const store = memoryStore({ maxSize: '16MiB' })
     const textOf = (): string | undefined => {
-      const [entry] = store.find('https://shop.example/1') as readonly CacheEntry[]
+      const [entry] = store.find('1') as readonly CacheEntry[]
       return entry && store.text?.(entry)
     }
-    void store.put(entryOf(1, 3), Buffer.from('old'))
+    void store.put(entryOf('1', 3), Buffer.from('old'))
     expect([textOf(), textOf()]).toEqual([undefined, 'old'])
-    void store.put({ ...entryOf(1, 3), id: 'other' }, Buffer.from('new'))
+    void store.put(entryOf('1', 3, { id: 'other' }), Buffer.from('new'))
     expect([textOf(), textOf()]).toEqual([undefined, 'new'])
     // Another head for the same body.
-    void store.update({ ...entryOf(1, 3), id: 'other', status: 203 })
+    void store.update(entryOf('1', 3, { id: 'other', status: 203 }))
     expect([textOf(), textOf()]).toEqual([undefined, 'new'])
   })
 })
