@@ -1,7 +1,6 @@
 /**
  * Short bodies that are asked for again and again, as strings of one byte per character. A short answer leaves as one string together with its head; to make that string
- * anew for every hit costs more than everything else that a hit does here (measured: a tenth of it), since each is fresh memory that passes through the
- * processor's caches. So a few are kept: bounded by bytes, and whose turn it is to go is decided by CLOCK, one bit per text that says whether it was asked for
+ * anew for every hit is a tenth of what the hit costs (measured, in turns), since each is fresh memory that passes through the processor's caches. So a few are kept: bounded by bytes, and whose turn it is to go is decided by CLOCK, one bit per text that says whether it was asked for
  * since the hand came by last (Corbató 1968).
  */
 
