@@ -52,6 +52,45 @@ describe('storing and serving', () => {
     expect(site.cache.stats().hits).toBe(14)
   })
 
+  it('says what holds at that second, and has the newest head, also of what is asked for all the time', async () => {
+    const clock = manualClock()
+    let confirmed = 0
+    await using site = await cachedSite(
+      (req, res) => {
+        if (req.headers['if-none-match'] === undefined) res.writeHead(200, { ...minute, ETag: '"1"', 'X-Head': 'first' })
+        else res.writeHead(304, { ...minute, ETag: '"1"', 'X-Head': `confirmed ${++confirmed}` })
+        res.end(req.headers['if-none-match'] === undefined ? 'body' : undefined)
+      },
+      { clock },
+    )
+    const seen = async (times: number) => {
+      const answers = []
+      for (let i = 0; i < times; i++) {
+        const { headers, body } = await site.get()
+        answers.push([headers.age, headers['cache-status'], headers['x-head'], body].join(' | '))
+      }
+      return [...new Set(answers)]
+    }
+    await site.get()
+    expect(await seen(4)).toEqual(['0 | weir; hit; ttl=60 | first | body'])
+    clock.advance(999)
+    expect(await seen(3)).toEqual(['0 | weir; hit; ttl=60 | first | body'])
+    clock.advance(1)
+    expect(await seen(3)).toEqual(['1 | weir; hit; ttl=59 | first | body'])
+    // In the middle of the answers that stay the same for a second.
+    const part = await site.get('/', { range: 'bytes=1-2' })
+    expect([part.status, part.headers.age, part.body]).toEqual([206, '1', 'od'])
+    expect((await site.get('/', { 'if-none-match': '"1"' })).status).toBe(304)
+    expect(await ask(site.port, '/', { method: 'HEAD' })).toMatchObject({ status: 200, body: '' })
+    for (let round = 1; round <= 2; round++) {
+      clock.advance(61_000)
+      expect(await seen(1)).toEqual([`0 | weir; fwd=stale; fwd-status=304 | confirmed ${round} | body`])
+      expect(await seen(3)).toEqual([`0 | weir; hit; ttl=60 | confirmed ${round} | body`])
+    }
+    await site.cache.purge('http://shop.example/')
+    expect((await seen(1))[0]).toContain('weir; fwd=uri-miss')
+  })
+
   it('keeps apart what differs in host, path or query, and by how the client came', async () => {
     await using site = await cachedSite(numbered(minute), {}, { trustedProxies: ['127.0.0.1'] })
     const bodies = [

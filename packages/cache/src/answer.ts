@@ -1,10 +1,11 @@
 /** A reply made of a stored response (RFC 9111 §4): all of it, a part of it, or the news that the client has it already. */
 import { Readable } from 'node:stream'
-import type { HeaderList, MaybePromise, Reply } from '@weir/core'
+import { type HeaderList, type MaybePromise, type Reply, ReplyFields } from '@weir/core'
 import { isNotModified, rangeStillHolds } from './conditional.ts'
 import { ageOf, type CacheEntry } from './entry.ts'
 import { parseHttpDate } from './http-date.ts'
 import { parseRange } from './range.ts'
+import type { HotBody } from './store.ts'
 
 /** What a request says that decides about the form of an answer. */
 export interface Asked {
@@ -21,8 +22,22 @@ export interface Content {
   readonly size: number | undefined
   /** Undefined when it has gone. */
   open(start: number, end: number): MaybePromise<Uint8Array | Readable | undefined>
-  /** All of it, as `Reply.latin1`, where that is at hand. */
-  text?(): string | undefined
+}
+
+/** The answer with all of an entry's body that was sent last. Until its age in seconds or what `Cache-Status` says changes, the next one is the same. */
+export class SentAnswer {
+  readonly entry: CacheEntry
+  /** Seconds. */
+  readonly age: number
+  readonly cacheStatus: string | undefined
+  readonly reply: Reply
+
+  constructor(entry: CacheEntry, age: number, cacheStatus: string | undefined, reply: Reply) {
+    this.entry = entry
+    this.age = age
+    this.cacheStatus = cacheStatus
+    this.reply = reply
+  }
 }
 
 /** Fields of the representation that a 304 leaves out (RFC 9110 §15.4.5). */
@@ -47,10 +62,27 @@ export function hasAlready(
   return isNotModified(asked.headers, etag, lastModified === undefined ? undefined : parseHttpDate(lastModified, now), now)
 }
 
+/** Nothing but all of the body answers this. */
+export function asksForAll(asked: Asked): boolean {
+  return asked.method !== 'HEAD' && !asked.conditional && asked.range === undefined
+}
+
+/** To somebody who asks for all of a body that is asked for often. @param body all of it */
+export function answerAgain(entry: CacheEntry, hot: HotBody, body: Uint8Array, now: number, cacheStatus: string | undefined): Reply {
+  const age = ageInSeconds(entry, now)
+  const { sent } = hot
+  // Another entry may have the same body, since a 304 makes a new one with another head.
+  if (sent !== undefined && sent.entry === entry && sent.age === age && sent.cacheStatus === cacheStatus) return sent.reply
+  const fields = new ReplyFields(complete(entry.fields, String(age), cacheStatus))
+  const reply: Reply = { status: entry.status, fields, body, latin1: hot.text }
+  hot.sent = new SentAnswer(entry, age, cacheStatus, reply)
+  return reply
+}
+
 /** Undefined when the body has gone since it was looked up. @param cacheStatus our member of `Cache-Status` */
 export function answer(asked: Asked, content: Content, now: number, cacheStatus: string | undefined): MaybePromise<Reply | undefined> {
   const { entry, size } = content
-  const age = String(Math.floor(ageOf(entry, now) / 1000))
+  const age = String(ageInSeconds(entry, now))
   if (hasAlready(asked, entry, now)) return { status: 304, fields: complete(without(entry.fields, notIn304), age, cacheStatus) }
   if (asked.method === 'HEAD' || entry.status === 204 || entry.status === 304) {
     const fields = complete(entry.fields, age, cacheStatus)
@@ -78,10 +110,6 @@ export function answer(asked: Asked, content: Content, now: number, cacheStatus:
   }
   const body = content.open(start, end)
   if (body === undefined) return undefined
-  if (body instanceof Uint8Array && status !== 206) {
-    const latin1 = content.text?.()
-    return latin1 === undefined ? { status, fields, body } : { status, fields, body, latin1 }
-  }
   if (body instanceof Uint8Array || body instanceof Readable) return { status, fields, body }
   return body.then((bytes) => (bytes === undefined ? undefined : { status, fields, body: bytes }))
 }
@@ -90,6 +118,10 @@ const lengthAndRange: ReadonlySet<string> = new Set(['content-length', 'content-
 
 function succeeded(status: number): boolean {
   return status >= 200 && status < 300
+}
+
+function ageInSeconds(entry: Content['entry'], now: number): number {
+  return Math.floor(ageOf(entry, now) / 1000)
 }
 
 function complete(fields: readonly string[], age: string, cacheStatus: string | undefined): string[] {

@@ -3,7 +3,16 @@
  * replaced by what is stored. Whatever happens, those who wait for it hear of it. One class, long as it is: each way that an answer can go has to leave the same few
  * fields behind, and an end that forgets one of them shows only beside the others.
  */
-import { type Exchange, HeaderList, type Hooks, type MaybePromise, ProxyError, type ProxyResponse, type Reply } from '@weir/core'
+import {
+  type Exchange,
+  HeaderList,
+  type Hooks,
+  type MaybePromise,
+  ProxyError,
+  type ProxyResponse,
+  type Reply,
+  ReplyFields,
+} from '@weir/core'
 import type { Asked } from './answer.ts'
 import type { CacheSettings } from './cache-options.ts'
 import { type Forwarded, type Forwarding, forwardStatus } from './cache-status.ts'
@@ -298,7 +307,8 @@ export class Fetch implements Hooks {
     if (this.#background) return undefined
     const line = forwardStatus(host.settings.name, { why: 'stale', status: 304 })
     const send = (reply: Reply): void => {
-      const fields = [...(reply.fields ?? [])]
+      const { fields: given = [] } = reply
+      const fields = [...(given instanceof ReplyFields ? given.list : given)]
       for (const cookie of cookies) fields.push('Set-Cookie', cookie)
       response.replace({ ...reply, fields })
     }

@@ -31,11 +31,11 @@ describe('texts of bodies', () => {
             texts.drop(one.hot)
             kept.delete(id)
           } else {
-            const text = texts.of(one.hot, one.body)
+            const text = texts.of(one.hot, one.body, 4)?.text
             if (text !== undefined) expect(text).toBe(one.body.toString('latin1'))
           }
-          const held = [...kept.values()].filter(({ hot }) => hot.value !== undefined)
-          expect(texts.bytes).toBe(held.reduce((sum, { body }) => sum + body.length + 96, 0))
+          const held = [...kept.values()].filter(({ hot }) => hot.text !== undefined)
+          expect(texts.bytes).toBe(held.reduce((sum, { body }) => sum + body.length + 384 + 4 * 8, 0))
           expect(texts.bytes).toBeLessThanOrEqual(maxBytes)
         }
       }),
@@ -46,7 +46,7 @@ describe('texts of bodies', () => {
     const texts = new HotTexts(100_000)
     const ask = (size: number): (string | undefined)[] => {
       const hot = new HotText()
-      return [1, 2, 3].map(() => texts.of(hot, bodyOf(65, size)))
+      return [1, 2, 3].map(() => texts.of(hot, bodyOf(65, size), 4)?.text)
     }
     expect(ask(3)).toEqual([undefined, 'AAA', 'AAA'])
     expect(ask(8192)[2]).toHaveLength(8192)
@@ -55,14 +55,14 @@ describe('texts of bodies', () => {
   })
 
   it('go when nobody has asked for them for a round, and not those that are asked for', () => {
-    const texts = new HotTexts(3 * (100 + 96))
+    const texts = new HotTexts(3 * (100 + 384))
     const [a, b, c, d] = [1, 2, 3, 4].map((id): Kept => ({ hot: new HotText(), body: bodyOf(id, 100) })) as [Kept, Kept, Kept, Kept]
-    const ask = ({ hot, body }: Kept): string | undefined => texts.of(hot, body)
+    const ask = ({ hot, body }: Kept): string | undefined => texts.of(hot, body, 0)?.text
     for (const one of [a, b, c]) for (let i = 0; i < 2; i++) ask(one)
     ask(a)
     ask(d)
     ask(d)
-    expect([a, b, c, d].map(({ hot }) => hot.value !== undefined)).toEqual([true, false, true, true])
+    expect([a, b, c, d].map(({ hot }) => hot.text !== undefined)).toEqual([true, false, true, true])
   })
 })
 
@@ -76,7 +76,7 @@ describe('the memory store', () => {
       for (let again = 0; again < 3; again++) {
         const [entry] = store.find(String(id)) as readonly CacheEntry[]
         if (entry === undefined) continue
-        const text = store.text?.(entry)
+        const text = store.hot?.(entry)?.text
         if (text === undefined) continue
         expect(text).toBe(bodyOf(id & 255, 500).toString('latin1'))
         texts.add(text)
@@ -92,7 +92,7 @@ describe('the memory store', () => {
     const store = memoryStore({ maxSize: '16MiB' })
     const textOf = (): string | undefined => {
       const [entry] = store.find('1') as readonly CacheEntry[]
-      return entry && store.text?.(entry)
+      return entry && store.hot?.(entry)?.text
     }
     void store.put(entryOf('1', 3), Buffer.from('old'))
     expect([textOf(), textOf()]).toEqual([undefined, 'old'])

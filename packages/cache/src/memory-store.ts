@@ -8,7 +8,7 @@ import { LRUCache } from 'lru-cache'
 import { type CacheEntry, staled, weightOf } from './entry.ts'
 import { FrequencySketch } from './frequency.ts'
 import { HotText, HotTexts } from './hot-texts.ts'
-import { type CacheStore, type CacheStoreStats, type Invalidation, isSameVariant } from './store.ts'
+import { type CacheStore, type CacheStoreStats, type HotBody, type Invalidation, isSameVariant } from './store.ts'
 
 export interface MemoryStoreOptions {
   /** Bytes of everything that is kept, overhead included. Required: nothing in Weir grows without a bound. */
@@ -93,9 +93,9 @@ class MemoryStore implements CacheStore {
     return start === 0 && end === body.length ? body : body.subarray(start, end)
   }
 
-  text(entry: CacheEntry): string | undefined {
+  hot(entry: CacheEntry): HotBody | undefined {
     const { hot, body } = entry as Partial<Held>
-    return hot === undefined || body === undefined ? undefined : this.#texts.of(hot, body)
+    return hot === undefined || body === undefined ? undefined : this.#texts.of(hot, body, entry.fields.length)
   }
 
   put(entry: CacheEntry, body: Uint8Array): boolean {

@@ -14,7 +14,7 @@
 import { Readable } from 'node:stream'
 import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, type Stage } from '@weir/core'
 import { LRUCache } from 'lru-cache'
-import { type Asked, answer, type Content, hasAlready } from './answer.ts'
+import { type Asked, answer, answerAgain, asksForAll, type Content, hasAlready } from './answer.ts'
 import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
 import { type Forwarded, forwardStatus, HitStatus } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
@@ -87,10 +87,6 @@ class Stored implements Content {
 
   open(start: number, end: number): MaybePromise<Uint8Array | Readable | undefined> {
     return this.#store.body(this.entry, start, end)
-  }
-
-  text(): string | undefined {
-    return this.#store.text?.(this.entry)
   }
 }
 
@@ -269,7 +265,9 @@ class Cache implements FetchHost {
     const line = settings.cacheStatus ? (status ?? this.#hitStatus.of(Math.ceil(freshFor(entry, now) / 1000))) : undefined
     let made: MaybePromise<Reply | undefined>
     try {
-      made = answer(asked, new Stored(settings.store, entry), now, line)
+      made =
+        (status === undefined ? this.#again(asked, entry, now, line) : undefined) ??
+        answer(asked, new Stored(settings.store, entry), now, line)
     } catch {
       this.counts.storeErrors++
       return undefined
@@ -284,6 +282,15 @@ class Cache implements FetchHost {
       )
       return undefined
     })
+  }
+
+  /** A short body that is asked for often, where the store has it at hand. */
+  #again(asked: Asked, entry: CacheEntry, now: number, cacheStatus: string | undefined): Reply | undefined {
+    const { store } = this.settings
+    const hot = asksForAll(asked) ? store.hot?.(entry) : undefined
+    if (hot === undefined) return undefined
+    const body = store.body(entry, 0, entry.size)
+    return body instanceof Uint8Array ? answerAgain(entry, hot, body, now, cacheStatus) : undefined
   }
 
   /** In the background, once at a time. */

@@ -4,6 +4,7 @@
  */
 import type { Readable } from 'node:stream'
 import type { MaybePromise } from '@weir/core'
+import type { SentAnswer } from './answer.ts'
 import type { CacheEntry } from './entry.ts'
 
 export interface CacheStoreStats {
@@ -15,6 +16,14 @@ export interface CacheStoreStats {
 /** What becomes of entries that are invalidated: they go, or they become stale as of `now` (ms since the epoch) and can still be revalidated. */
 export type Invalidation = { readonly kind: 'delete' } | { readonly kind: 'stale'; readonly now: number }
 
+/** A body that is asked for often, as it is sent. */
+export interface HotBody {
+  /** All of it, a character for an octet (latin1). */
+  readonly text: string
+  /** The last answer that was made of it. The cache's own: a store leaves it alone, and lets go of it with the text. */
+  sent: SentAnswer | undefined
+}
+
 export interface CacheStore {
   /** For people: events, statistics. */
   readonly name: string
@@ -22,8 +31,8 @@ export interface CacheStore {
   find(key: string): MaybePromise<readonly CacheEntry[]>
   /** The bytes of an entry that `find` gave, from `start` up to `end` (exclusive); undefined when it has gone since. */
   body(entry: CacheEntry, start: number, end: number): MaybePromise<Uint8Array | Readable | undefined>
-  /** The whole body as text, a character for an octet (latin1), of an entry that `find` gave, where it is at hand: a short answer is quicker sent so. */
-  text?(entry: CacheEntry): string | undefined
+  /** Of an entry that `find` gave, where it is at hand: a short answer is quicker sent so. */
+  hot?(entry: CacheEntry): HotBody | undefined
   /**
    * Keeps an entry, in place of the variant of the same route and selecting fields. The body is the store's from here on. False when it was
    * not kept: too large for it, or not worth what it would push out; then, and when it fails, the variant that it was to replace is gone,

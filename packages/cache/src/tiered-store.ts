@@ -12,7 +12,7 @@ import { type MaybePromise, OptionReader, type Size } from '@weir/core'
 import { LRUCache } from 'lru-cache'
 import type { CacheEntry } from './entry.ts'
 import { Promotions } from './promotions.ts'
-import type { CacheStore, CacheStoreStats, Invalidation } from './store.ts'
+import type { CacheStore, CacheStoreStats, HotBody, Invalidation } from './store.ts'
 import { both, settled } from './store-pair.ts'
 
 export interface TieredStoreOptions {
@@ -100,8 +100,8 @@ class TieredStore implements CacheStore {
     return above ?? fromBelow()
   }
 
-  text(entry: CacheEntry): string | undefined {
-    return this.#upper.text?.(entry)
+  hot(entry: CacheEntry): HotBody | undefined {
+    return this.#upper.hot?.(entry)
   }
 
   put(entry: CacheEntry, body: Uint8Array): MaybePromise<boolean> {

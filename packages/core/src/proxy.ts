@@ -152,7 +152,7 @@ export class ProxyCore implements StageSink {
   handle(req: IncomingMessage, res: ServerResponse, next: ((error?: unknown) => void) | undefined, owesContinue: boolean): void {
     const exchange = new LiveExchange(this, 'request', req, res, this.clock.now())
     exchange.owesContinue = owesContinue
-    this.#admit(exchange, next)
+    if (this.#admit(exchange, next)) this.#watch(exchange)
   }
 
   /** CONNECT: node hands over the bare socket, and would close it without a word if nobody listened. */
@@ -161,6 +161,7 @@ export class ProxyCore implements StageSink {
     const exchange = new LiveExchange(this, 'request', req, responseOn(req, socket), this.clock.now())
     this.#begin(exchange)
     this.fail(exchange, new ProxyError('ERR_METHOD'))
+    this.#watch(exchange)
   }
 
   upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -175,17 +176,19 @@ export class ProxyCore implements StageSink {
       // Node has taken its parser off: whatever frames this body, it can no longer be read safely.
       this.#begin(exchange)
       this.fail(exchange, new ProxyError('ERR_UPGRADE_REQUEST'))
+      this.#watch(exchange)
       return
     }
-    this.#admit(exchange, undefined)
+    if (this.#admit(exchange, undefined)) this.#watch(exchange)
   }
 
-  #admit(exchange: LiveExchange, next: ((error?: unknown) => void) | undefined): void {
+  /** False when it is somebody else's, or nobody's. */
+  #admit(exchange: LiveExchange, next: ((error?: unknown) => void) | undefined): boolean {
     const { req } = exchange
     let route: CompiledRoute | undefined
     try {
       const connection = this.forwarding.connection(req)
-      if (connection.refused) return
+      if (connection.refused) return false
       exchange.connection = connection
       const facts = checkRequest(req, connection)
       exchange.facts = facts
@@ -204,14 +207,14 @@ export class ProxyCore implements StageSink {
         if (exchange.connection !== undefined) exchange.connection.refused = true
       }
       this.fail(exchange, error)
-      return
+      return true
     }
     if (route === undefined) {
       if (next !== undefined) {
         next()
-        return
+        return false
       }
-      if (exchange.socket !== undefined && this.#leaveToOthers(exchange)) return
+      if (exchange.socket !== undefined && this.#leaveToOthers(exchange)) return false
     }
     this.#begin(exchange)
     if (this.closing) this.fail(exchange, new ProxyError('ERR_DRAINING'))
@@ -224,6 +227,7 @@ export class ProxyCore implements StageSink {
         },
         (cause) => this.fail(exchange, stageError('start', cause)),
       )
+    return true
   }
 
   /** Another `upgrade` listener may know this socket. */
@@ -239,13 +243,21 @@ export class ProxyCore implements StageSink {
     if (this.#running !== undefined) this.#running.previous = exchange
     this.#running = exchange
     this.#inflight++
+    if (exchange.kind === 'upgrade') exchange.stopWatching = watchClient(exchange.socket as Duplex, () => this.clientGone(exchange))
+    if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
+  }
+
+  /**
+   * From now on its client's end is its own. Called when the event that began it has been dealt with, before which nothing closes: what has been answered and sent
+   * by then needs no listener.
+   */
+  #watch(exchange: LiveExchange): void {
+    if (exchange.finished) return
     const { res } = exchange
     res.on('close', () => {
       // It goes on without this client.
       if (exchange.res === res) this.#onClientClosed(exchange)
     })
-    if (exchange.kind === 'upgrade') exchange.stopWatching = watchClient(exchange.socket as Duplex, () => this.clientGone(exchange))
-    if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
   }
 
   #enter(exchange: LiveExchange, route: CompiledRoute, first = 0): void {
@@ -411,6 +423,7 @@ export class ProxyCore implements StageSink {
     this.#begin(exchange)
     if (this.closing) this.fail(exchange, new ProxyError('ERR_DRAINING'))
     else this.#enter(exchange, route, index + 1)
+    this.#watch(exchange)
     return exchange
   }
 

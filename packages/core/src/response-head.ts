@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream'
 import type { BodyStep } from './body.ts'
 import { HeaderList, isField } from './headers.ts'
+import { ReplyFields } from './reply-fields.ts'
 import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -83,7 +84,7 @@ export function statusHasBody(method: string, status: number): boolean {
 }
 
 export function replyFields(reply: Reply): readonly string[] {
-  if (reply.fields !== undefined) return reply.fields
+  if (reply.fields !== undefined) return reply.fields instanceof ReplyFields ? reply.fields.list : reply.fields
   const out: string[] = []
   let typed = reply.body === undefined || typeof reply.body !== 'string'
   for (const [name, value] of Object.entries(reply.headers ?? {})) {

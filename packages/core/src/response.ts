@@ -13,6 +13,8 @@ import { checkField, isField } from './headers.ts'
 import { keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
 import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
 import { type PublicFace, rewriteRedirects } from './redirect.ts'
+import { lengthLast, ReplyFields } from './reply-fields.ts'
+import { isHttp2 } from './request-check.ts'
 import { ResponseHead, replyFields, type Stash, statusHasBody } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
 import type { Reply } from './stage.ts'
@@ -107,7 +109,7 @@ export function respondStash(exchange: LiveExchange, stash: Stash): void {
 
 /** A stage, or the proxy itself, answers. */
 export function respondReply(exchange: LiveExchange, reply: Reply): void {
-  if (reply.fields !== undefined && respondFields(exchange, reply, reply.fields as string[])) return
+  if (reply.fields !== undefined && respondFields(exchange, reply, reply.fields)) return
   if (reply.body instanceof Readable) exchange.replyBody = reply.body
   if (!checkReply(exchange, reply)) return
   const head = new ResponseHead(exchange.method, reply.status, '', replyFields(reply), undefined)
@@ -122,14 +124,13 @@ export function respondReply(exchange: LiveExchange, reply: Reply): void {
  * The short way of a reply whose fields and body are at hand, when nobody wants to see it: a hit of a cache, that is, which is asked to cost no more than an
  * answer of node's own. False: it has to take the long way.
  */
-function respondFields(exchange: LiveExchange, reply: Reply, fields: string[]): boolean {
+function respondFields(exchange: LiveExchange, reply: Reply, fields: readonly string[] | ReplyFields): boolean {
   const { status, body } = reply
   if (!(body instanceof Uint8Array) || exchange.route?.responseEdit !== undefined || hasResponseHooks(exchange)) return false
   if (status < 200 || !statusHasBody(exchange.method, status)) return false
-  const { length, disposition } = keepEndToEnd(fields, false)
+  const { list, length } = fields instanceof ReplyFields ? fields : kept(fields as string[])
   if (length !== body.length) return false
-  if (disposition) lengthLast(fields)
-  if (!writeHead(exchange, status, '', fields)) {
+  if (!writeHead(exchange, status, '', list)) {
     exchange.core.fail(exchange, new ProxyError('ERR_STAGE', { message: 'A reply cannot be sent: node refused its status or a field.' }))
     return true
   }
@@ -140,7 +141,23 @@ function respondFields(exchange: LiveExchange, reply: Reply, fields: string[]): 
     if (length > 0) pump.write(body instanceof Buffer ? body : Buffer.from(body.buffer, body.byteOffset, length))
     pump.end(undefined)
   }
+  if (isSent(exchange)) exchange.core.finish(exchange)
   return true
+}
+
+/** Of a list that is ours. */
+function kept(list: string[]): { list: string[]; length: number } {
+  const { length, disposition } = keepEndToEnd(list, false)
+  if (disposition) lengthLast(list)
+  return { list, length }
+}
+
+/** Everything has gone to the system and nothing is to come: the exchange is over, and nobody has to be told when. */
+function isSent({ req, res, facts }: LiveExchange): boolean {
+  if (isHttp2(req) || facts?.hasBody === true) return false
+  // Null while the answers to earlier requests of the connection are waited for.
+  const { socket } = res
+  return socket !== null && socket !== undefined && socket.writableLength === 0 && socket.errored === null && !socket.destroyed
 }
 
 function respondBuffered(exchange: LiveExchange, head: ResponseHead, body: Buffer): void {
@@ -253,11 +270,6 @@ function prepareFields(exchange: LiveExchange, upstream: Upstream, status: numbe
   if (found.disposition) lengthLast(fields)
   if (found.urls && route?.rewriteRedirects === true) rewriteRedirects(fields, faceOf(exchange, route, upstream as PoolUpstream))
   return found
-}
-
-/** Behind a Content-Length node reads Content-Disposition as latin1 and writes it as UTF-8, which changes its octets. */
-function lengthLast(fields: string[]): void {
-  for (let i = fields.length - 2; i >= 0; i -= 2) if (isField(fields[i] as string, 'content-length')) fields.push(...fields.splice(i, 2))
 }
 
 function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): PublicFace {

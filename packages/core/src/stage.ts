@@ -10,6 +10,7 @@ import type { Duplex, Readable } from 'node:stream'
 import type { ProxyError } from './errors.ts'
 import type { Exchange, Outcome } from './exchange.ts'
 import type { HeaderList } from './headers.ts'
+import type { ReplyFields } from './reply-fields.ts'
 import type { Upstream } from './upstream.ts'
 
 export type MaybePromise<T> = T | Promise<T>
@@ -23,9 +24,10 @@ export interface Reply {
   readonly headers?: HeaderFields
   /**
    * Instead of `headers`: a flat list of names and values, of which order, case and lines of one name survive (an answer that was kept from an upstream). It is
-   * core's from then on. With a `Content-Length` in it a stream's length is known.
+   * core's from then on. With a `Content-Length` in it a stream's length is known. Whoever sends the same ones more than once gives `ReplyFields`, which are read
+   * but once and are nobody's.
    */
-  readonly fields?: readonly string[]
+  readonly fields?: readonly string[] | ReplyFields
   readonly body?: string | Uint8Array | Readable
   /**
    * Besides a `body` of bytes: the same, a character for an octet, by somebody who has it at hand. A short answer leaves as one string, which then need not be made.

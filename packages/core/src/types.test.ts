@@ -5,7 +5,7 @@
 import { fakeTransport } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import type { HeaderFields, PoolOptions, ProxyOptions, RouteMatch, Stage, StageLike, UpstreamOptions } from './index.ts'
-import { createPool, createProxy, failureMemory, type OptionsError, roundRobin } from './index.ts'
+import { createPool, createProxy, failureMemory, type OptionsError, ReplyFields, roundRobin } from './index.ts'
 
 const transport = fakeTransport()
 const upstreams = ['http://a.test']
@@ -172,6 +172,8 @@ describe('stages', () => {
       undefined,
       () => {},
       () => ({ status: 200, headers: { A: ['1', '2'] }, body: 'x' }),
+      () => ({ status: 200, fields: ['A', '1', 'A', '2'], body: new Uint8Array(1) }),
+      () => ({ status: 200, fields: new ReplyFields(['A', '1']), body: new Uint8Array(1), latin1: '\0' }),
       async () => ({ onFinish() {} }),
       ({ clientIp }) => (clientIp === '' ? { status: 403 } : undefined),
     ]
@@ -186,8 +188,12 @@ describe('stages', () => {
       () => ({ onRequest() {} }),
       // @ts-expect-error a field value is text
       () => ({ status: 200, headers: { A: 1 } }),
+      // @ts-expect-error a list of fields is flat
+      () => ({ status: 200, fields: [['A', '1']] }),
+      // @ts-expect-error what is sent often is made by its class
+      () => ({ status: 200, fields: { list: ['A', '1'], length: 0 } as const }),
     ]
-    expect([fine.length, wrong.length]).toEqual([7, 5])
+    expect([fine.length, wrong.length]).toEqual([9, 7])
   })
 
   it('what they see cannot be written where it is not theirs', () => {
