@@ -59,7 +59,8 @@ class BoundedLoad implements Balancer, Gate {
   readonly #factor: number
   #members = new Set<Upstream>()
   #inflight = 0
-  #weight = 0
+  /** What one unit of weight may have of each exchange in flight: the factor over the sum of weights. */
+  #share = 0
   /** What one unit of weight may have in flight, for the pick under way. */
   #perWeight = 0
 
@@ -72,13 +73,13 @@ class BoundedLoad implements Balancer, Gate {
   update(available: readonly Upstream[]): void {
     this.#members = new Set(available)
     this.#inflight = available.reduce((sum, { inflight }) => sum + inflight, 0)
-    this.#weight = available.reduce((sum, { weight }) => sum + weight, 0)
+    this.#share = this.#factor / available.reduce((sum, { weight }) => sum + weight, 0)
     this.#strategy.update(available)
   }
 
   pick(exchange: Exchange): Upstream | undefined {
     if (!this.#strategy.begin(exchange)) return undefined
-    this.#perWeight = (this.#factor * (this.#inflight + 1)) / this.#weight
+    this.#perWeight = this.#share * (this.#inflight + 1)
     return this.#strategy.find(exchange, this) ?? this.#strategy.find(exchange, pickable)
   }
 

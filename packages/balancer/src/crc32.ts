@@ -37,6 +37,16 @@ export function crcText(register: number, text: string, start: number, end: numb
       (after1[(word >>> 16) & 0xff] as number) ^
       (table[word >>> 24] as number)
   }
+  // Two of the three that may be left side by side as well.
+  if (i + 2 <= end) {
+    const a = text.charCodeAt(i)
+    const b = text.charCodeAt(i + 1)
+    if ((a | b) <= 0xff) {
+      const word = crc ^ (a | (b << 8))
+      crc = (crc >>> 16) ^ (after1[word & 0xff] as number) ^ (table[(word >>> 8) & 0xff] as number)
+      i += 2
+    }
+  }
   for (; i < end; i++) {
     const unit = text.charCodeAt(i)
     if (unit > 0xff) crc = crcByte(crc, unit >>> 8)

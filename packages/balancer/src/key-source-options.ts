@@ -1,6 +1,6 @@
 /** Reads where a key is, in all the ways in which it may be written, into the one form that `key-source.ts` works with. */
 import type { Exchange, OptionReader } from '@weir/core'
-import { type KeySource, wholePath } from './key-source.ts'
+import { FieldName, type KeySource, wholePath } from './key-source.ts'
 
 const expected =
   "where the key is: 'header:<name>', 'cookie:<name>', 'query:<name>', 'path', 'url', 'clientIp', 'hashKey', an object such as { cookie: 'uid' } or " +
@@ -41,7 +41,7 @@ function parseSource(value: unknown): KeySource | undefined {
   }
   if (kind === 'path') return parsePath(of)
   if (typeof of !== 'string' || of === '') return undefined
-  if (kind === 'header') return token.test(of) ? { kind, name: of.toLowerCase() } : undefined
+  if (kind === 'header') return token.test(of) ? { kind, name: new FieldName(of) } : undefined
   if (kind === 'cookie') return token.test(of) ? { kind, name: of } : undefined
   return kind === 'query' && !/[&=#\s]/.test(of) ? { kind, name: of } : undefined
 }

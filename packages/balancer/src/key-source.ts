@@ -8,13 +8,47 @@ import type { Exchange } from '@weir/core'
 export const wholePath: number = 2 ** 30
 
 export type KeySource =
-  /** The name is lower-case. */
-  | { readonly kind: 'header'; readonly name: string }
+  | { readonly kind: 'header'; readonly name: FieldName }
   | { readonly kind: 'cookie'; readonly name: string }
   | { readonly kind: 'query'; readonly name: string }
   | { readonly kind: 'path'; readonly depth: number }
   | { readonly kind: 'url' | 'clientIp' | 'hashKey' }
   | { readonly kind: 'function'; readonly read: (exchange: Exchange) => string | undefined }
+
+/** The name of a header field, which may come in any case. */
+export class FieldName {
+  readonly #lower: string
+  /** As HTTP/1.1 clients write it. */
+  readonly #usual: string
+  readonly #first: number
+
+  constructor(name: string) {
+    this.#lower = name.toLowerCase()
+    this.#usual = this.#lower.replace(/(?<=^|-)[a-z]/g, (letter) => letter.toUpperCase())
+    this.#first = this.#lower.charCodeAt(0) | caseBit
+  }
+
+  /**
+   * The two usual ways to write it are compared as wholes; others letter by letter, since making a lower-case copy of a name would allocate. Most letters are equal
+   * as they are, and of two cases of one letter one bit alone differs.
+   */
+  is(name: string): boolean {
+    const lower = this.#lower
+    const { length } = lower
+    if (name.length !== length || (name.charCodeAt(0) | caseBit) !== this.#first) return false
+    if (name === this.#usual || name === lower) return true
+    for (let i = 0; i < length; i++) {
+      const wanted = lower.charCodeAt(i)
+      const difference = name.charCodeAt(i) ^ wanted
+      if (difference !== 0 && (difference !== caseBit || wanted < 0x61 || wanted > 0x7a)) return false
+    }
+    return true
+  }
+}
+
+const caseBit = 0x20
+
+const cookie = new FieldName('cookie')
 
 /** Places to look in, in order. What was found stays in the fields until the next `find`. */
 export class KeySources {
@@ -76,15 +110,14 @@ export class KeySources {
     return text !== undefined && this.#set(text, 0, text.length)
   }
 
-  #header(raw: readonly string[], name: string): boolean {
-    for (let i = 0; i < raw.length; i += 2) if (isField(raw[i] as string, name)) return this.#whole(raw[i + 1])
+  #header(raw: readonly string[], name: FieldName): boolean {
+    for (let i = 0; i < raw.length; i += 2) if (name.is(raw[i] as string)) return this.#whole(raw[i + 1])
     return false
   }
 
   /** Cookies may come in several lines (RFC 9113 §8.2.3). */
   #cookie(raw: readonly string[], name: string): boolean {
-    for (let i = 0; i < raw.length; i += 2)
-      if (isField(raw[i] as string, 'cookie') && this.#pair(raw[i + 1] as string, 0, name, ';')) return true
+    for (let i = 0; i < raw.length; i += 2) if (cookie.is(raw[i] as string) && this.#pair(raw[i + 1] as string, 0, name, ';')) return true
     return false
   }
 
@@ -105,21 +138,6 @@ export class KeySources {
     }
     return false
   }
-}
-
-/**
- * `name` may have any case; `lower` is lower-case. Letter by letter, since making a lower-case copy of every name would allocate; most letters are equal as they
- * are, and of two cases of one letter the bit 0x20 alone differs.
- */
-function isField(name: string, lower: string): boolean {
-  const { length } = lower
-  if (name.length !== length) return false
-  for (let i = 0; i < length; i++) {
-    const wanted = lower.charCodeAt(i)
-    const difference = name.charCodeAt(i) ^ wanted
-    if (difference !== 0 && (difference !== 0x20 || wanted < 0x61 || wanted > 0x7a)) return false
-  }
-  return true
 }
 
 /** Behind so many segments, at the query, or at the end. */
