@@ -58,6 +58,8 @@ export class Latencies {
   /** True when any answer has been seen. */
   known: boolean = false
   readonly #rules: LatencyRules
+  /** Of a time constant, each millisecond. */
+  readonly #perDecay: number
   readonly #peak: boolean
   /** Of those that are no members now. */
   readonly #memory = new WeakMap<Upstream, readonly [estimate: number, at: number]>()
@@ -74,6 +76,7 @@ export class Latencies {
   /** @param peak a longer time than the average replaces it at once */
   constructor(rules: LatencyRules, peak: boolean) {
     this.#rules = rules
+    this.#perDecay = 1 / rules.decay
     this.#peak = peak
   }
 
@@ -103,7 +106,7 @@ export class Latencies {
   refresh(slot: number): void {
     const estimate = this.#estimates[slot] as number
     const typical = this.#pool[3] as number
-    const age = ((this.#now[0] as number) - (this.#at[slot] as number)) / this.#rules.decay
+    const age = ((this.#now[0] as number) - (this.#at[slot] as number)) * this.#perDecay
     // Within a hundredth of the time constant there is nothing to see, and in a busy pool no exponential to compute.
     if (estimate === 0) this.current[slot] = typical
     else if (age < 0.01) this.current[slot] = estimate

@@ -85,6 +85,7 @@ class PeakEwma implements Balancer {
     const timeB = latencies.current[second] as number
     if (timeA < timeB * alike && timeB < timeA * alike) return b.inflight * a.weight < a.inflight * b.weight
     const mean = this.#table.mean
-    return timeB * ((b.inflight * mean) / b.weight + 1) < timeA * ((a.inflight * mean) / a.weight + 1)
+    // Both sides times both weights: a division costs more than all of this.
+    return timeB * (b.inflight * mean + b.weight) * a.weight < timeA * (a.inflight * mean + a.weight) * b.weight
   }
 }
