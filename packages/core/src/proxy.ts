@@ -16,7 +16,7 @@ import type { Duplex } from 'node:stream'
 import { attachTo } from './attach.ts'
 import type { Attempt } from './attempt.ts'
 import { resetClient } from './client-head.ts'
-import type { Clock } from './clock.ts'
+import { type Clock, holdTime, letTimeGo } from './clock.ts'
 import { errorReply } from './error-reply.ts'
 import { ProxyError } from './errors.ts'
 import { exchangeFinish, exchangeStart } from './events.ts'
@@ -152,7 +152,12 @@ export class ProxyCore implements StageSink {
   handle(req: IncomingMessage, res: ServerResponse, next: ((error?: unknown) => void) | undefined, owesContinue: boolean): void {
     const exchange = new LiveExchange(this, 'request', req, res, this.clock.now())
     exchange.owesContinue = owesContinue
-    if (this.#admit(exchange, next)) this.#watch(exchange)
+    holdTime(this.clock, exchange)
+    try {
+      if (this.#admit(exchange, next)) this.#watch(exchange)
+    } finally {
+      letTimeGo()
+    }
   }
 
   /** CONNECT: node hands over the bare socket, and would close it without a word if nobody listened. */
@@ -211,6 +216,8 @@ export class ProxyCore implements StageSink {
     }
     if (route === undefined) {
       if (next !== undefined) {
+        // What others do with it may take any time.
+        letTimeGo()
         next()
         return false
       }

@@ -10,8 +10,7 @@
  */
 import { type Algorithm, type Limit, LimitStep, slack } from './limit.ts'
 
-function step(allowed: boolean, doneAt: number, retryAfterMs: number, now: number, limit: Limit): LimitStep {
-  const interval = limit.windowMs / limit.quota
+function step(allowed: boolean, doneAt: number, retryAfterMs: number, now: number, interval: number, limit: Limit): LimitStep {
   const left = limit.burst - Math.max(0, doneAt - now) / interval
   const remaining = Math.max(0, Math.floor(left + slack))
   const resetMs = remaining >= limit.burst ? 0 : (remaining + 1 - left) * interval
@@ -24,8 +23,8 @@ export const gcra: Algorithm = {
     const from = Math.max(state.a, now)
     const until = from + cost * interval
     const over = until - now - limit.burst * interval
-    if (over <= slack * interval) return step(true, until, 0, now, limit)
-    return step(false, state.a, cost > limit.burst ? Number.POSITIVE_INFINITY : over, now, limit)
+    if (over <= slack * interval) return step(true, until, 0, now, interval, limit)
+    return step(false, state.a, cost > limit.burst ? Number.POSITIVE_INFINITY : over, now, interval, limit)
   },
 
   adjust(state, now, difference, chargedAt, limit) {
@@ -33,7 +32,7 @@ export const gcra: Algorithm = {
     // Had the charge been smaller, the bucket might have been full meanwhile and its refill lost: at worst as much as flowed since then. Only the
     // rest is given back, or a client could store up refunds and spend them at one moment.
     const change = difference >= 0 ? difference * interval : Math.min(0, difference * interval + Math.max(0, now - chargedAt))
-    return step(true, Math.max(now, Math.max(state.a, now) + change), 0, now, limit)
+    return step(true, Math.max(now, Math.max(state.a, now) + change), 0, now, interval, limit)
   },
 
   expiresAt: ({ a }) => a,

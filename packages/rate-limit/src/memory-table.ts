@@ -33,8 +33,8 @@ export class MemoryTable {
   size = 0
   readonly #maxEntries: number
   readonly #clock: Clock
-  /** What a key has left when it has used nothing. */
-  readonly #whole: number
+  /** Quarters of the limit in one unit of it. */
+  readonly #quarters: number
   readonly #expiresAt: (state: Readonly<LimitState>) => number
   readonly #hash: KeyHash = new KeyHash()
   readonly #rows: number
@@ -47,11 +47,11 @@ export class MemoryTable {
   /** Of the one that is compared. */
   readonly #compared: LimitState = { a: 0, b: 0, c: 0 }
 
-  /** @param expiresAt from when on what is remembered says no more than nothing would */
+  /** @param whole what a key has left when it has used nothing @param expiresAt from when on what is remembered says no more than nothing would */
   constructor(maxEntries: number, clock: Clock, whole: number, expiresAt: (state: Readonly<LimitState>) => number) {
     this.#maxEntries = maxEntries
     this.#clock = clock
-    this.#whole = whole
+    this.#quarters = 4 / whole
     this.#expiresAt = expiresAt
     // All of it at once. It is zeros, which the system gives no memory to before they are written; growing would move every row, and stop the process for as
     // long (measured: 0.1 s at half a million keys), and it is floods that make a table grow.
@@ -103,7 +103,7 @@ export class MemoryTable {
     numbers[at + 1] = step.a
     numbers[at + 2] = step.b
     numbers[at + 3] = step.c
-    const used = Math.max(0, Math.min(3, Math.floor(4 * (1 - step.remaining / this.#whole))))
+    const used = Math.max(0, Math.min(3, Math.floor(4 - step.remaining * this.#quarters)))
     this.#words[at * 2 + 1] = this.#hash.high | (used << 30)
   }
 

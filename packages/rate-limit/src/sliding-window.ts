@@ -22,7 +22,10 @@ function step(allowed: boolean, last: number, current: number, index: number, re
 function wait(last: number, current: number, index: number, cost: number, now: number, limit: Limit): number {
   const room = limit.quota - cost
   // Within this window the last one fades; after it this one does, and after that nothing is left.
-  const [weight, from, free] = current <= room ? [last, index, room - current] : [current, index + 1, room]
+  const within = current <= room
+  const weight = within ? last : current
+  const from = within ? index : index + 1
+  const free = within ? room - current : room
   const faded = weight <= 0 ? 0 : Math.min(1, Math.max(0, 1 - free / weight))
   return Math.max(0, (from + faded) * limit.windowMs - now)
 }
