@@ -27,7 +27,7 @@ it('stands still in the turn of a request, and goes on behind it', async () => {
     seen.push(system.now() - exchange.startedAt)
     work()
     seen.push(system.now() - exchange.startedAt)
-    await undefined
+    await Promise.resolve()
     seen.push(system.now() - exchange.startedAt)
   })
   const [first, second, later] = seen as [number, number, number]
