@@ -67,18 +67,24 @@ const reading = quickest(1, () => void performance.now())
 console.log()
 console.log(`Time is that of the request; to read the clock for each decision would cost another ${reading.toFixed(0)} ns.`)
 
-const before = used()
-const bounded = memoryStore({ maxEntries: clients, clock })
-const limit: Limit = { id: 'bench', name: 'bench', algorithm: 'gcra', quota: 10, windowMs: 3_600_000, burst: 10, maxDelayMs: 0 }
-const grown: number[] = []
-for (let wave = 0; wave < 10; wave++) {
-  for (let i = wave * clients; i < (wave + 1) * clients; i++) bounded.take([{ limit, key: keyOf(i), cost: 1 }])
-  grown.push(used() - before)
+function memoryOf(algorithm: AlgorithmName): string {
+  const before = used()
+  const store = memoryStore({ maxEntries: clients, clock })
+  const limit: Limit = { id: 'bench', name: 'bench', algorithm, quota: 10, windowMs: 3_600_000, burst: 10, maxDelayMs: 3_600_000 }
+  const grown: number[] = []
+  for (let wave = 0; wave < 10; wave++) {
+    for (let i = wave * clients; i < (wave + 1) * clients; i++) store.take([{ limit, key: keyOf(i), cost: 1 }])
+    grown.push(used() - before)
+  }
+  const { entries, evictions } = store.stats()
+  const mebibytes = grown.map((bytes) => (bytes / 2 ** 20).toFixed(0))
+  const each = ((grown.at(-1) as number) / entries).toFixed(0)
+  return `${mebibytes[0]} MiB | ${mebibytes.at(-1)} MiB | ${each} | ${evictions.toLocaleString('en')}`
 }
-const { entries, evictions } = bounded.stats()
-const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(0)
 console.log()
-console.log(
-  `${(10 * clients).toLocaleString('en')} clients, ${clients.toLocaleString('en')} remembered: ${mebibytes(grown[0] as number)} MiB when it was full for the first time, ` +
-    `${mebibytes(grown.at(-1) as number)} MiB at the end, ${((grown.at(-1) as number) / entries).toFixed(0)} bytes per client; ${evictions.toLocaleString('en')} evictions, counted.`,
-)
+console.log(`${(10 * clients).toLocaleString('en')} clients, ${clients.toLocaleString('en')} remembered:`)
+console.log()
+console.log('| | when it was full for the first time | at the end | bytes per client | evictions, counted |')
+console.log('|---|--:|--:|--:|--:|')
+// The others have rows as wide as one of these: leaky-bucket as gcra, fixed-window as token-bucket.
+for (const algorithm of ['gcra', 'token-bucket', 'sliding-window'] as const) console.log(`| ${algorithm} | ${memoryOf(algorithm)} |`)

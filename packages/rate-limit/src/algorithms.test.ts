@@ -350,6 +350,25 @@ describe.each(all)('%s', (algorithm) => {
     )
   })
 
+  it('remembers as many numbers as it says, and leaves the others 0', () => {
+    const { numbers } = algorithms[algorithm]
+    const used = [false, false, false]
+    fc.assert(
+      fc.property(shape, play, fc.integer({ min: -3, max: 3 }), ({ quota, windowMs }, steps, difference) => {
+        const client = new Client(limitOf(algorithm, quota, windowMs, algorithm === 'leaky-bucket' ? { maxDelayMs: windowMs } : {}))
+        for (const { gap, cost } of steps) {
+          client.now += gap
+          const taken = client.ask(cost)
+          const adjusted = algorithms[algorithm].adjust(client.state, client.now, difference, client.now, client.limit)
+          for (const { a, b, c } of [taken, adjusted]) {
+            for (const [i, number] of [a, b, c].entries()) if (number !== 0) used[i] = true
+          }
+        }
+      }),
+    )
+    expect(used).toEqual([true, numbers > 1, numbers > 2])
+  })
+
   it('is pure: the state that it is given stays as it is', () => {
     const state = Object.freeze({ a: 1, b: 2, c: 0 })
     const limit = limitOf(algorithm, 5, 1000)

@@ -19,6 +19,8 @@ function step(allowed: boolean, taken: number, began: number, retryAfterMs: numb
 const runs = (state: Readonly<LimitState>, now: number, limit: Limit): boolean => state.a > 0 && now < state.b + limit.windowMs
 
 export const fixedWindow: Algorithm = {
+  numbers: 2,
+
   take(state, now, cost, limit) {
     const current = runs(state, now, limit)
     const taken = current ? state.a : 0

@@ -18,6 +18,8 @@ function step(allowed: boolean, doneAt: number, retryAfterMs: number, now: numbe
 }
 
 export const gcra: Algorithm = {
+  numbers: 1,
+
   take(state, now, cost, limit) {
     const interval = limit.windowMs / limit.quota
     const from = Math.max(state.a, now)

@@ -19,6 +19,8 @@ function step(allowed: boolean, free: number, delayMs: number, retryAfterMs: num
 }
 
 export const leakyBucket: Algorithm = {
+  numbers: 1,
+
   take(state, now, cost, limit) {
     const interval = limit.windowMs / limit.quota
     const turn = Math.max(state.a, now)

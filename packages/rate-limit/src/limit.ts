@@ -87,6 +87,8 @@ export class LimitStep implements Verdict, LimitState {
 }
 
 export interface Algorithm {
+  /** How many of `a`, `b` and `c` it uses, from `a` on; the others stay 0. */
+  readonly numbers: 1 | 2 | 3
   /** Asks for `cost`. A refused request changes nothing. Cost 0 takes nothing and passes unless more is taken already than there is. */
   take(state: Readonly<LimitState>, nowMs: number, cost: number, limit: Limit): LimitStep
   /**

@@ -40,6 +40,8 @@ const last = (state: Readonly<LimitState>, at: number): number => (state.c === a
 const current = (state: Readonly<LimitState>, at: number): number => (state.c === at ? state.b : 0)
 
 export const slidingWindow: Algorithm = {
+  numbers: 3,
+
   take(state, now, cost, limit) {
     const at = windowAt(now, state, limit)
     const before = last(state, at)

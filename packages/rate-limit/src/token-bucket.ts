@@ -24,6 +24,8 @@ function step(allowed: boolean, taken: number, retryAfterMs: number, now: number
 }
 
 export const tokenBucket: Algorithm = {
+  numbers: 2,
+
   take(state, now, cost, limit) {
     const before = missing(state, now, limit)
     const over = before + cost - limit.burst
