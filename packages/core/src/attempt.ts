@@ -220,8 +220,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.#exchange.upstream = this.upstream
     this.#mode = 'holding'
     // The transport's part is over: what there is to abort from here on is the socket that waits to be joined.
-    const { reused, connectMs, connectPhases, sent } = this.call
-    this.call = { reused, connectMs, connectPhases, sent, pause() {}, resume() {}, abort: () => void tunnel.socket.destroy() }
+    this.call = new SwitchedCall(this.call, tunnel)
     this.#exchange.core.openTunnel(this.#exchange, this, headers, tunnel)
   }
 
@@ -339,6 +338,31 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.#putAside(status, reason, headers)
     retryAfter(exchange, asked ?? backoffDelay(route.retry, exchange.tries + 1, exchange.core.random))
     return true
+  }
+}
+
+/** Of a call whose connection has switched to another protocol. */
+class SwitchedCall implements UpstreamCall {
+  readonly reused: boolean
+  readonly connectMs: number | undefined
+  readonly connectPhases: UpstreamCall['connectPhases']
+  readonly sent: boolean
+  readonly #tunnel: PendingTunnel
+
+  constructor({ reused, connectMs, connectPhases, sent }: UpstreamCall, tunnel: PendingTunnel) {
+    this.reused = reused
+    this.connectMs = connectMs
+    this.connectPhases = connectPhases
+    this.sent = sent
+    this.#tunnel = tunnel
+  }
+
+  pause(): void {}
+
+  resume(): void {}
+
+  abort(): void {
+    this.#tunnel.socket.destroy()
   }
 }
 

@@ -82,6 +82,8 @@ export class Tunnels {
   }
 }
 
+const ignore = (): void => {}
+
 /** 101 from the upstream: let the hooks see it, then join both sides. */
 export function openTunnel(core: ProxyCore, exchange: LiveExchange, attempt: Attempt, headers: string[], pending: PendingTunnel): void {
   const socket = exchange.socket as Socket
@@ -89,7 +91,7 @@ export function openTunnel(core: ProxyCore, exchange: LiveExchange, attempt: Att
   const refused = (): void => {
     pending.socket.destroy()
   }
-  pending.socket.on('error', () => {})
+  pending.socket.on('error', ignore)
   runUpgradeHooks(exchange, attempt, endToEndResponseFields(headers), (fields) => {
     if (fields === undefined || exchange.finished || socket.destroyed) {
       refused()
@@ -100,8 +102,12 @@ export function openTunnel(core: ProxyCore, exchange: LiveExchange, attempt: Att
     exchange.stopWatching?.()
     // The deadline was for the answer; a tunnel has an idle limit of its own.
     if (exchange.deadlineTimer !== undefined) core.clock.clearTimeout(exchange.deadlineTimer)
+    exchange.stopWatching = undefined
     exchange.res.detachSocket(socket)
+    // What waits for an answer that will not come is not kept for the life of the tunnel.
+    exchange.res.removeAllListeners()
     if (exchange.upgradeHead !== undefined && exchange.upgradeHead.length > 0) socket.unshift(exchange.upgradeHead)
+    exchange.upgradeHead = undefined
     exchange.tunnel = new Tunnel(core, exchange, attempt, socket, pending.socket)
     pending.open(['Connection', 'Upgrade', 'Upgrade', upgrade, ...fields])
     exchange.tunnel.watch()

@@ -150,7 +150,6 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
       state.onOpen?.()
       state.onOpen = undefined
     })
-    socket.once('close', () => idle.delete(socket))
     fresh = socket
     return socket
   }
@@ -163,6 +162,9 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
   const unasked = function (this: Duplex): void {
     this.destroy()
   }
+  const forgetIdle = function (this: Duplex): void {
+    idle.delete(this)
+  }
   const keep = agent.keepSocketAlive.bind(agent) as unknown as (socket: Duplex) => boolean
   const reuse = agent.reuseSocket.bind(agent)
   const pool = agent as unknown as { keepSocketAlive(socket: Duplex): boolean; reuseSocket(socket: Duplex, request: ClientRequest): void }
@@ -170,11 +172,13 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
     if (retired || !keep(socket)) return false
     idle.add(socket)
     socket.on('data', unasked)
+    socket.on('close', forgetIdle)
     return true
   }
   pool.reuseSocket = (socket, request) => {
     idle.delete(socket)
     socket.off('data', unasked)
+    socket.off('close', forgetIdle)
     reuse(socket as Socket, request)
   }
 

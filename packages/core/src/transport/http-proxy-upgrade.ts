@@ -9,7 +9,7 @@
  */
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { createProxyServer, type ProxyServer } from 'http-proxy-3'
+import { createProxyServer, type ProxyServer, type ServerOptions } from 'http-proxy-3'
 import { ProxyError } from '../errors.ts'
 import { isField } from '../headers.ts'
 import type { Upstream } from '../upstream.ts'
@@ -62,7 +62,7 @@ export function upgradeWithHttpProxy(settings: UpgradeSettings): Upgrades {
     call.follow(made, fresh, undefined, 0, (fields, socket, first) => {
       if (!switched(fields, request.protocol) || join === undefined) return false
       joined = true
-      sink.onUpgrade(fields, pendingTunnel(request.client, client, socket, first, join, linger))
+      sink.onUpgrade(fields, new JoinableTunnel(request.client, client, socket, first, join, linger))
       return true
     })
   }
@@ -95,8 +95,10 @@ export function upgradeWithHttpProxy(settings: UpgradeSettings): Upgrades {
 function askUpgrade(proxy: ProxyServer, request: UpgradeRequest, client: Duplex, options: ReturnType<typeof proxyOptions>): ClientRequest {
   const asked = { method: request.method, url: '', headers: { upgrade: request.protocol }, httpVersionMajor: 1, httpVersion: '1.1' }
   const made: ClientRequest[] = []
-  const announce = (clientRequest: ClientRequest): void => {
+  const announce = (clientRequest: ClientRequest, _asked: unknown, _client: unknown, used: ServerOptions): void => {
     made.push(clientRequest)
+    // Node has its copy; these are http-proxy-3's, who keeps them for the life of the tunnel.
+    used.ssl = undefined
   }
   // Emitted inside `ws()`: the only way to get at the request in the tick in which it is made.
   proxy.once('proxyReqWs', announce)
@@ -117,28 +119,41 @@ function switched(headers: readonly string[], protocol: string): boolean {
   return false
 }
 
-function pendingTunnel(client: Duplex, side: ClientSide, socket: Duplex, first: Buffer, join: Join, linger: number): PendingTunnel {
-  let opened = false
-  // The bytes behind the 101 belong in front of everything that follows; given to http-proxy-3 as well, they would come twice.
-  if (first.length > 0) socket.unshift(first)
-  // Node has taken its own listener off: an upstream that breaks now must not end the process.
-  socket.on('error', () => {})
-  socket.once('close', () => {
-    if (!opened) side.abandon()
-  })
-  return {
-    socket,
-    open(headers) {
-      if (opened) return
-      opened = true
-      const head = Buffer.from(`HTTP/1.1 101 Switching Protocols\r\n${fieldLines(headers)}\r\n`, 'latin1')
-      side.open(head)
-      if (!socket.destroyed) {
-        bypassView(socket, side.view, client)
-        join({ headers: {} } as IncomingMessage, socket, nothing)
-      } else client.write(head)
-      tie(client, socket, linger)
-    },
+class JoinableTunnel implements PendingTunnel {
+  readonly socket: Duplex
+  readonly #client: Duplex
+  readonly #side: ClientSide
+  readonly #linger: number
+  /** Until it is opened: http-proxy-3's way to join, and what is done when there is nothing to join any more. */
+  #pending: { readonly join: Join; readonly abandon: () => void } | undefined
+
+  constructor(client: Duplex, side: ClientSide, socket: Duplex, first: Buffer, join: Join, linger: number) {
+    this.socket = socket
+    this.#client = client
+    this.#side = side
+    this.#linger = linger
+    // The bytes behind the 101 belong in front of everything that follows; given to http-proxy-3 as well, they would come twice.
+    if (first.length > 0) socket.unshift(first)
+    // Node has taken its own listener off: an upstream that breaks now must not end the process.
+    socket.on('error', ignore)
+    const abandon = (): void => side.abandon()
+    socket.on('close', abandon)
+    this.#pending = { join, abandon }
+  }
+
+  open(headers: readonly string[]): void {
+    if (this.#pending === undefined) return
+    const { join, abandon } = this.#pending
+    this.#pending = undefined
+    const socket = this.socket
+    socket.off('close', abandon)
+    const head = Buffer.from(`HTTP/1.1 101 Switching Protocols\r\n${fieldLines(headers)}\r\n`, 'latin1')
+    this.#side.open(head)
+    if (!socket.destroyed) {
+      bypassView(socket, this.#side.view, this.#client)
+      join({ headers: {} } as IncomingMessage, socket, nothing)
+    } else this.#client.write(head)
+    tie(this.#client, socket, this.#linger)
   }
 }
 

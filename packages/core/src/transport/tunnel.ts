@@ -16,41 +16,68 @@ interface Counted extends Duplex {
  * @param linger milliseconds without a byte moving, after one side has ended, until both are destroyed
  */
 export function tie(client: Duplex, upstream: Duplex, linger: number): void {
-  let timer: NodeJS.Timeout | undefined
-  let before = ''
-  const progress = (): string =>
-    [client, upstream].map((side: Counted) => `${side.bytesRead} ${side.bytesWritten} ${side.writableLength} ${side.readableLength}`).join()
-  const check = (): void => {
-    const now = progress()
-    if (now !== before) {
-      before = now
-      timer?.refresh()
-      return
-    }
-    client.destroy()
-    upstream.destroy()
+  new Ties(client, upstream, linger).bind()
+}
+
+/** An object and not a handful of closures: a proxy may have very many tunnels, most of them idle. */
+class Ties {
+  readonly #client: Duplex
+  readonly #upstream: Duplex
+  readonly #linger: number
+  #timer: NodeJS.Timeout | undefined = undefined
+  #before = ''
+
+  constructor(client: Duplex, upstream: Duplex, linger: number) {
+    this.#client = client
+    this.#upstream = upstream
+    this.#linger = linger
   }
-  const ending = (): void => {
-    if (timer !== undefined) return
-    before = progress()
-    timer = setTimeout(check, linger).unref()
+
+  bind(): void {
+    const ending = (): void => this.#ending()
+    this.#watch(this.#client, this.#upstream, ending)
+    this.#watch(this.#upstream, this.#client, ending)
   }
-  const gone = (other: Duplex): void => {
+
+  #watch(side: Duplex, other: Duplex, ending: () => void): void {
+    side.on('end', ending)
+    side.on('error', ending)
+    if (side.closed || side.destroyed) this.#gone(other)
+    else side.on('close', () => this.#gone(other))
+  }
+
+  #gone(other: Duplex): void {
     if (other.destroyed) {
-      clearTimeout(timer)
+      clearTimeout(this.#timer)
       return
     }
     other.end()
     other.resume()
-    ending()
+    this.#ending()
   }
-  for (const [side, other] of [
-    [client, upstream],
-    [upstream, client],
-  ] as const) {
-    side.on('end', ending)
-    side.on('error', ending)
-    if (side.closed || side.destroyed) gone(other)
-    else side.on('close', () => gone(other))
+
+  #ending(): void {
+    if (this.#timer !== undefined) return
+    this.#before = this.#progress()
+    this.#timer = setTimeout(() => this.#check(), this.#linger).unref()
   }
+
+  #check(): void {
+    const now = this.#progress()
+    if (now !== this.#before) {
+      this.#before = now
+      this.#timer?.refresh()
+      return
+    }
+    this.#client.destroy()
+    this.#upstream.destroy()
+  }
+
+  #progress(): string {
+    return `${progressOf(this.#client)} ${progressOf(this.#upstream)}`
+  }
+}
+
+function progressOf({ bytesRead, bytesWritten, writableLength, readableLength }: Counted): string {
+  return `${bytesRead} ${bytesWritten} ${writableLength} ${readableLength}`
 }
