@@ -87,6 +87,19 @@ const checks: readonly (readonly [title: string, algorithms: readonly AlgorithmN
       },
   ],
   [
+    'begins anew where a limit of its name had another algorithm',
+    all,
+    (algorithm) =>
+      async ({ store }, limitOf) => {
+        const limit = limitOf(algorithm, { quota: 4 })
+        const others = all.filter((other) => other !== algorithm).map((other) => limitOf(other, { quota: 2 }))
+        for (const other of others) for (let i = 0; i < admitted(other); i++) assert.equal((await ask(store, other)).allowed, true)
+        const most = admitted(limit)
+        for (let i = 1; i <= most; i++) assert.equal((await ask(store, limit)).allowed, true, `request ${i} of ${most}`)
+        for (const each of [limit, ...others]) assert.equal((await ask(store, each)).allowed, false, each.algorithm)
+      },
+  ],
+  [
     'takes any characters in a key',
     ['gcra'],
     (algorithm) =>

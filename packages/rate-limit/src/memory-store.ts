@@ -45,16 +45,23 @@ export function readMaxEntries(read: OptionReader, value: number | undefined): n
   return read.number('maxEntries', value, 100_000, { min: 1, max: 2 ** 24, integer: true })
 }
 
-/** A limit with what decides for it, so that both are looked up once. */
+/** What is remembered of a limit, with what decides for it. */
 class Kept {
-  readonly limit: Limit
+  /** As it was given last: under one name, numbers may change while their state stays. */
+  limit: Limit
   readonly algorithm: Algorithm
   readonly table: MemoryTable
 
-  constructor(limit: Limit, algorithm: Algorithm, table: MemoryTable) {
+  constructor(limit: Limit, maxEntries: number, clock: Clock) {
     this.limit = limit
-    this.algorithm = algorithm
-    this.table = table
+    this.algorithm = algorithms[limit.algorithm]
+    const { numbers, expiresAt } = this.algorithm
+    this.table = new MemoryTable(maxEntries, clock, wholeOf(limit), numbers, (state) => expiresAt(state, this.limit))
+  }
+
+  follow(limit: Limit): void {
+    this.limit = limit
+    this.table.whole = wholeOf(limit)
   }
 }
 
@@ -62,8 +69,9 @@ class Memory implements MemoryStore {
   readonly name = 'memory'
   readonly #maxEntries: number
   readonly #clock: Clock
-  readonly #tables = new Map<string, MemoryTable>()
-  /** The limit that decided alone last. */
+  /** By name and algorithm: what one algorithm remembers says nothing to another. */
+  readonly #kept = new Map<string, Kept>()
+  /** The limit that was asked for last. */
   #last: Kept | undefined
   /** What `read` reads into: used up before anything else runs. */
   readonly #state: LimitState = { a: 0, b: 0, c: 0 }
@@ -80,7 +88,7 @@ class Memory implements MemoryStore {
     const steps: LimitStep[] = []
     let allowed = true
     for (const charge of charges) {
-      this.#table(charge.limit).read(charge.key, this.#state)
+      this.#of(charge.limit).table.read(charge.key, this.#state)
       const step = algorithms[charge.limit.algorithm].take(this.#state, now, charge.cost, charge.limit)
       steps.push(step)
       if (!step.allowed) allowed = false
@@ -90,10 +98,10 @@ class Memory implements MemoryStore {
       if (allowed) {
         if (cost === 0) continue
         // Looked up anew: writing another key of the same limit may have moved it.
-        const table = this.#table(limit)
+        const { table } = this.#of(limit)
         table.write(table.read(key, this.#state), steps[i] as LimitStep)
       } else if ((steps[i] as LimitStep).allowed) {
-        this.#table(limit).read(key, this.#state)
+        this.#of(limit).table.read(key, this.#state)
         steps[i] = algorithms[limit.algorithm].take(this.#state, now, 0, limit)
       }
     }
@@ -101,45 +109,46 @@ class Memory implements MemoryStore {
   }
 
   #takeOne({ limit, key, cost }: Charge, now: number): LimitStep {
-    // Most have one limit.
-    const { algorithm, table } = this.#last?.limit === limit ? this.#last : this.#keep(limit)
+    const { algorithm, table } = this.#of(limit)
     const place = table.read(key, this.#state)
     const step = algorithm.take(this.#state, now, cost, limit)
     if (step.allowed && cost > 0) table.write(place, step)
     return step
   }
 
-  #keep(limit: Limit): Kept {
-    this.#last = new Kept(limit, algorithms[limit.algorithm], this.#table(limit))
-    return this.#last
-  }
-
   adjust(limit: Limit, key: string, difference: number, chargedAt: number): void {
     const now = this.#clock.now()
-    const table = this.#table(limit)
+    const { algorithm, table } = this.#of(limit)
     const place = table.read(key, this.#state)
     // Nothing is remembered, so there is nothing to give back.
     if (place < 0 && difference <= 0) return
-    table.write(place, algorithms[limit.algorithm].adjust(this.#state, now, difference, chargedAt, limit))
+    table.write(place, algorithm.adjust(this.#state, now, difference, chargedAt, limit))
   }
 
   stats(): StoreStats {
     let entries = 0
     let evictions = 0
-    for (const table of this.#tables.values()) {
+    for (const { table } of this.#kept.values()) {
       entries += table.size
       evictions += table.evictions
     }
     return { entries, evictions }
   }
 
-  #table(limit: Limit): MemoryTable {
-    let table = this.#tables.get(limit.id)
-    if (table === undefined) {
-      const { expiresAt, numbers } = algorithms[limit.algorithm]
-      table = new MemoryTable(this.#maxEntries, this.#clock, wholeOf(limit), numbers, (state) => expiresAt(state, limit))
-      this.#tables.set(limit.id, table)
-    }
-    return table
+  #of(limit: Limit): Kept {
+    // Most have one limit.
+    const last = this.#last
+    return last !== undefined && last.limit === limit ? last : this.#find(limit)
+  }
+
+  #find(limit: Limit): Kept {
+    const name = `${limit.algorithm} ${limit.id}`
+    let kept = this.#kept.get(name)
+    if (kept === undefined) {
+      kept = new Kept(limit, this.#maxEntries, this.#clock)
+      this.#kept.set(name, kept)
+    } else kept.follow(limit)
+    this.#last = kept
+    return kept
   }
 }

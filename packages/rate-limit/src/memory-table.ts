@@ -29,7 +29,7 @@ export class MemoryTable {
   readonly #maxEntries: number
   readonly #clock: Clock
   /** Quarters of the limit in one unit of it. */
-  readonly #quarters: number
+  #quarters = 0
   readonly #expiresAt: (state: Readonly<LimitState>) => number
   /**
    * Of a row, in float64: the hash, and as many of `a`, `b` and `c` as the algorithm uses. The hash are two int32: its lower half plus one, 0 for an empty row;
@@ -47,11 +47,11 @@ export class MemoryTable {
   /** Of the one that is compared. */
   readonly #compared: LimitState = { a: 0, b: 0, c: 0 }
 
-  /** @param whole what a key has left when it has used nothing @param numbers see `Algorithm` @param expiresAt from when on what is remembered says no more than nothing would */
+  /** @param numbers see `Algorithm` @param expiresAt from when on what is remembered says no more than nothing would */
   constructor(maxEntries: number, clock: Clock, whole: number, numbers: 1 | 2 | 3, expiresAt: (state: Readonly<LimitState>) => number) {
     this.#maxEntries = maxEntries
     this.#clock = clock
-    this.#quarters = 4 / whole
+    this.whole = whole
     this.#expiresAt = expiresAt
     this.#width = 1 + numbers
     // All of it at once. It is zeros, which the system gives no memory to before they are written; growing would move every row, and stop the process for as
@@ -61,6 +61,11 @@ export class MemoryTable {
     const memory = new ArrayBuffer(lead + this.#rows * this.#width * 8)
     this.#numbers = new Float64Array(memory, lead)
     this.#words = new Int32Array(memory, lead)
+  }
+
+  /** What a key has left when it has used nothing. */
+  set whole(amount: number) {
+    this.#quarters = 4 / amount
   }
 
   /** Reads what is remembered into `state` and returns its row, -1 for a key never seen. */

@@ -28,8 +28,10 @@ export function redisRateLimitStore(options: RedisRateLimitOptions): RateLimitSt
   read.check()
   const { client, prefix } = settings
   const link = new RedisLink('rate-limit', settings)
+  // The algorithm is part of it: what one remembers says nothing to another.
+  const limitText = ({ id, algorithm }: Limit): string => `${keyText(id)}:${algorithm}`
   const nameOf = (limit: Limit, key: string): string =>
-    shardBy === 'prefix' ? `{${prefix}}:${keyText(limit.id)}:${keyText(key)}` : `${prefix}:{${keyText(key)}}:${keyText(limit.id)}`
+    shardBy === 'prefix' ? `{${prefix}}:${limitText(limit)}:${keyText(key)}` : `${prefix}:{${keyText(key)}}:${limitText(limit)}`
 
   return {
     name: `redis (${client.name})`,
