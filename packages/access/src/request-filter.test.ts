@@ -27,6 +27,51 @@ async function answers(match: RequestMatch, ...requests: readonly InjectedReques
 
 const urls = (...list: readonly string[]): InjectedRequest[] => list.map((url) => ({ url }))
 
+type Server = (path: string) => string
+
+const decodeOnce = (text: string): string =>
+  text.replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+const cut = (segment: string): string => segment.split(';', 1)[0] as string
+
+/** Every server that takes these steps in this order, each of them or not. */
+const servers: readonly Server[] = [
+  // A URL parser, as node's.
+  (path) => new URL(path.replace(/^[/\\]+/, '/'), 'http://x').pathname,
+].concat(
+  [0, 1, 2].flatMap((decodes) =>
+    [false, true].flatMap((backslash) =>
+      [false, true].flatMap((cuts) =>
+        (['keep', 'merge first', 'merge last'] as const).flatMap((empty) =>
+          [false, true].flatMap((late) => serverOf(decodes, backslash, cuts, empty, late)),
+        ),
+      ),
+    ),
+  ),
+)
+
+/** @param late parts are decoded when the path has been divided, so that an encoded slash is none */
+function serverOf(decodes: number, backslash: boolean, cuts: boolean, empty: 'keep' | 'merge first' | 'merge last', late: boolean): Server {
+  const decode = (text: string): string => {
+    let out = text
+    for (let i = 0; i < decodes; i++) out = decodeOnce(out)
+    return out
+  }
+  return (path) => {
+    let text = late ? path : decode(path)
+    if (backslash) text = text.replaceAll('\\', '/')
+    let segments = text.split('/').slice(1)
+    if (late) segments = segments.map(decode)
+    if (cuts) segments = segments.map(cut)
+    if (empty === 'merge first') segments = segments.filter((segment, i) => segment !== '' || i === segments.length - 1)
+    const kept: string[] = []
+    for (const segment of segments) {
+      if (segment === '..') kept.pop()
+      else if (segment !== '.') kept.push(segment)
+    }
+    return `/${(empty === 'merge last' ? kept.filter((segment) => segment !== '') : kept).join('/')}`
+  }
+}
+
 describe('a match', () => {
   it('of the method', async () => {
     expect(await answers({ method: ['PUT', 'DELETE'] }, { method: 'PUT' }, { method: 'GET' })).toEqual(['yes', 'no'])
@@ -64,6 +109,59 @@ describe('a match', () => {
       expect(await fits({ not: { path: '/admin/*' } }, { url }), `not ${url}`).toBe('unsure')
     }
     expect(await answers({ path: '/public/*' }, ...urls('/public/../admin', '/public/a'))).toEqual(['unsure', 'yes'])
+  })
+
+  it('of a path with .. is certain only where it holds whatever a server takes away', async () => {
+    const climbing = ['/./admin//../users', '/x/../admin//../users', '/./admin/..%2fusers', '/./admin/..;/users', '/%61dmin//../s']
+    expect(await answers({ path: '/admin/*' }, ...urls(...climbing))).toEqual(climbing.map(() => 'unsure'))
+    const leaving = ['/public/../admin//../public/x', '/public/a//../../x', '/public/a%2fb/../../../x', '/public/..', '/public/..;/x']
+    expect(await answers({ path: '/public/*' }, ...urls(...leaving))).toEqual(leaving.map(() => 'unsure'))
+    expect(await answers({ path: '/public/*' }, ...urls('/public/a/../b', '/public/a%2fb/../c', '/x/../y'))).toEqual(['yes', 'yes', 'no'])
+    expect(await answers({ path: ['/*'] }, ...urls('/../a'))).toEqual(['yes'])
+    expect(await answers({ path: '/' }, ...urls('/a/..'))).toEqual(['unsure'])
+    expect(await answers({ path: /^\/a$/ }, ...urls('/a/b/..', '/a', '/a..'))).toEqual(['unsure', 'yes', 'no'])
+  })
+
+  it('of a path is never contradicted by a server: whatever it decodes, merges, cuts off and takes away', async () => {
+    const piece = fc.constantFrom(
+      '/',
+      '/',
+      '/',
+      '..',
+      '..',
+      '.',
+      'admin',
+      '%61dmin',
+      'x',
+      ';',
+      ';v=1',
+      '\\',
+      '%2e',
+      '%2f',
+      '%252f',
+      '%3b',
+      '%5C',
+      '%25',
+    )
+    const path = fc.array(piece, { minLength: 1, maxLength: 10 }).map((pieces) => `/${pieces.join('')}`)
+    const seen = { yes: 0, no: 0, unsure: 0 }
+    let told = 0
+    await fc.assert(
+      fc.asyncProperty(path, async (url) => {
+        const found = await fits({ path: '/admin/*' }, { url })
+        seen[found]++
+        if (found === 'unsure') return
+        for (const server of servers) {
+          const there = server(url)
+          expect(/^\/admin(?:\/|$)/.test(there) ? 'yes' : 'no', `${url} is ${there}`).toBe(found)
+          told++
+        }
+      }),
+      { numRuns: 3000 },
+    )
+    // It does tell most of the time, or it would be of no use.
+    expect(Math.min(seen.yes, seen.no)).toBeGreaterThan(20)
+    expect(told).toBeGreaterThan(10_000)
   })
 
   it('of query, fields and cookies: is there, is not, is this, or one of these', async () => {

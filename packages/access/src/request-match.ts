@@ -6,7 +6,7 @@
  */
 import type { Exchange, OptionReader } from '@weir/core'
 import { readRangeSet } from './ip-rules.ts'
-import { laxPath, pathOf } from './request-path.ts'
+import { canBeAt, laxPath, type PathReading, pathOf, readPath, staysBelow } from './request-path.ts'
 
 /** A value: `true` is there, `false` is absent, a text is equal, a RegExp matches; a list: one of these. */
 export type ValueMatch = boolean | string | RegExp | readonly (string | RegExp)[]
@@ -128,8 +128,12 @@ function readMethods(read: OptionReader, value: unknown): Question {
 
 function readPaths(read: OptionReader, value: unknown, longest: number): Question {
   const list: readonly unknown[] = Array.isArray(value) ? value : [value]
-  const tests = list.flatMap((entry, index): ((strict: string, lax: string) => Answer)[] => {
-    if (isPattern(entry)) return [(strict, lax) => both(matches(entry, strict, longest), matches(entry, lax, longest))]
+  const tests = list.flatMap((entry, index): ((path: PathReading) => Answer)[] => {
+    if (isPattern(entry))
+      return [
+        // A pattern does not say what it needs: behind a `..` anything may match it.
+        ({ strict, lax, names }) => (names === undefined ? both(matches(entry, strict, longest), matches(entry, lax, longest)) : 'unsure'),
+      ]
     if (
       typeof entry === 'string' &&
       /^\/(?:[!-"$->@-~])*$/.test(entry) &&
@@ -139,7 +143,10 @@ function readPaths(read: OptionReader, value: unknown, longest: number): Questio
       const below = entry.endsWith('/*')
       const raw = below ? entry.slice(0, -2) : entry
       const resolved = raw === '' ? '' : laxPath(raw)
-      return [(strict, lax) => both(isAt(strict, raw, below), isAt(lax, resolved, below))]
+      return [
+        ({ strict, lax, names }) =>
+          names === undefined ? both(isAt(strict, raw, below), isAt(lax, resolved, below)) : mayBeAt(strict, names, raw, resolved, below),
+      ]
     }
     const expected =
       "a path as it is sent (percent-encoded, without query) such as '/exact' or '/below/*', or a RegExp without the flags g and y"
@@ -149,11 +156,10 @@ function readPaths(read: OptionReader, value: unknown, longest: number): Questio
   })
   if (list.length === 0) read.problem('path', value, 'at least one path')
   return ({ url }) => {
-    const strict = pathOf(url)
-    const lax = laxPath(strict)
+    const path = readPath(pathOf(url))
     let answer: Answer = 'no'
     for (const test of tests) {
-      const one = test(strict, lax)
+      const one = test(path)
       if (one === 'yes') return 'yes'
       if (one === 'unsure') answer = 'unsure'
     }
@@ -163,6 +169,13 @@ function readPaths(read: OptionReader, value: unknown, longest: number): Questio
 
 function isAt(path: string, wanted: string, below: boolean): Answer {
   return path === wanted || (below && path.startsWith(wanted) && path.charCodeAt(wanted.length) === 0x2f) ? 'yes' : 'no'
+}
+
+/** With `..` in the path. */
+function mayBeAt(path: string, names: readonly string[], wanted: string, resolved: string, below: boolean): Answer {
+  if (below && wanted === '') return 'yes'
+  if (below && wanted === resolved && path.startsWith(`${wanted}/`) && staysBelow(path.slice(wanted.length + 1))) return 'yes'
+  return canBeAt(names, resolved) ? 'unsure' : 'no'
 }
 
 /** Two readings of one thing. */
