@@ -34,20 +34,17 @@ const decodeOnce = (text: string): string =>
 const cut = (segment: string): string => segment.split(';', 1)[0] as string
 
 /** Every server that takes these steps in this order, each of them or not. */
-const servers: readonly Server[] = [
-  // A URL parser, as node's.
-  (path) => new URL(path.replace(/^[/\\]+/, '/'), 'http://x').pathname,
-].concat(
-  [0, 1, 2].flatMap((decodes) =>
-    [false, true].flatMap((backslash) =>
-      [false, true].flatMap((cuts) =>
-        (['keep', 'merge first', 'merge last'] as const).flatMap((empty) =>
-          [false, true].flatMap((late) => serverOf(decodes, backslash, cuts, empty, late)),
-        ),
+const servers: Server[] = [0, 1, 2].flatMap((decodes) =>
+  [false, true].flatMap((backslash) =>
+    [false, true].flatMap((cuts) =>
+      (['keep', 'merge first', 'merge last'] as const).flatMap((empty) =>
+        [false, true].map((late) => serverOf(decodes, backslash, cuts, empty, late)),
       ),
     ),
   ),
 )
+// A URL parser, as node's.
+servers.push((path) => new URL(path.replace(/^[/\\]+/, '/'), 'http://x').pathname)
 
 /** @param late parts are decoded when the path has been divided, so that an encoded slash is none */
 function serverOf(decodes: number, backslash: boolean, cuts: boolean, empty: 'keep' | 'merge first' | 'merge last', late: boolean): Server {

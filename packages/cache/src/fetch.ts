@@ -327,7 +327,7 @@ export class Fetch implements Hooks {
   #freshened(entry: CacheEntry, update: HeaderList, now: number): CacheEntry | undefined {
     const { settings } = this.#host
     const tag = update.get('etag')
-    if (tag?.startsWith('"') === true && entry.etag !== undefined && entry.etag !== tag) return entry
+    if (tag !== undefined && entry.etag !== undefined && !confirms(tag, entry.etag)) return entry
     const headers = new HeaderList(mergedFields(entry.fields, update.raw))
     // The stored `Age` went when it was stored, and the 304's own counts for it.
     const age = update.get('age')
@@ -385,6 +385,11 @@ export class Fetch implements Hooks {
 /** May others have it who asked at the same time? RFC 9111 §4: a response that may not be used without asking does not answer them. */
 function isShareable(entry: Draft, now: number): boolean {
   return !entry.noCache && freshFor(entry, now) > 0
+}
+
+/** Is a 304 with this tag about the response that has the stored one? A strong one only by being the same (RFC 9111 §4.3.4). */
+function confirms(tag: string, stored: string): boolean {
+  return tag === stored || (tag.startsWith('W/') && tag.slice(2) === stored.replace(/^W\//, ''))
 }
 
 /** Does an answer with this status say something about the resource, and not about who asked, or how often? */

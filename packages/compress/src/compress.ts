@@ -45,7 +45,7 @@ export function compress(options?: CompressOptions): CompressStage {
   const settings = readCompressOptions(options)
   const compressor = new Compressor(settings)
   const byCoding = new Map<Coding | undefined, Hooks>()
-  for (const coding of [undefined, ...settings.codings]) byCoding.set(coding, hooksFor(compressor, coding))
+  for (const coding of [undefined, ...settings.codings]) byCoding.set(coding, hooksFor(compressor, undefined, coding))
   const withDictionary: readonly ResponseCoding[] = ['dcz', ...settings.codings]
   return {
     name: settings.name,
@@ -53,10 +53,13 @@ export function compress(options?: CompressOptions): CompressStage {
       if (exchange.kind === 'upgrade') return undefined
       dropWeakRange(exchange.headers)
       const accept = exchange.headers.get('accept-encoding')
+      // As they are here: those of the client, or of a cache further out that asks for itself. A stage further in may ask for others.
+      const held = exchange.headers.get('if-none-match')
       const dictionary = settings.dictionaries?.find(exchange)
       const coding = chooseCoding(accept, settings.codings)
-      if (dictionary !== undefined && chooseCoding(accept, withDictionary) === 'dcz') return differenceHooks(compressor, dictionary, coding)
-      return byCoding.get(coding)
+      if (dictionary !== undefined && chooseCoding(accept, withDictionary) === 'dcz')
+        return differenceHooks(compressor, held, dictionary, coding)
+      return held === undefined ? byCoding.get(coding) : hooksFor(compressor, held, coding)
     },
     start: () => compressor.lag.start(),
     close: () => compressor.lag.stop(),
@@ -64,20 +67,20 @@ export function compress(options?: CompressOptions): CompressStage {
   }
 }
 
-/** One per coding for the life of the stage: but for a dictionary, nothing is made for a request. */
-function hooksFor(compressor: Compressor, coding: Coding | undefined): Hooks {
-  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, coding)
+/** One per coding for the life of the stage: but for a dictionary or held tags, nothing is made for a request. */
+function hooksFor(compressor: Compressor, held: string | undefined, coding: Coding | undefined): Hooks {
+  const onResponse = (response: ProxyResponse, exchange: Exchange): void => compressor.decide(response, exchange, held, coding)
   if (coding === undefined && !compressor.learns) return { onResponse }
   return { onResponse, onFinish: (_outcome, exchange) => compressor.release(exchange) }
 }
 
 /** @param otherwise the coding where a dictionary is not worth it */
-function differenceHooks(compressor: Compressor, dictionary: Dictionary, otherwise: Coding | undefined): Hooks {
+function differenceHooks(compressor: Compressor, held: string | undefined, dictionary: Dictionary, otherwise: Coding | undefined): Hooks {
   return {
     onResponse: (response, exchange) =>
       compressor.isWorth(dictionary, response.headers)
-        ? compressor.decide(response, exchange, 'dcz', dictionary)
-        : compressor.decide(response, exchange, otherwise),
+        ? compressor.decide(response, exchange, held, 'dcz', dictionary)
+        : compressor.decide(response, exchange, held, otherwise),
     onFinish: (_outcome, exchange) => compressor.release(exchange),
   }
 }
@@ -121,9 +124,16 @@ class Compressor {
     return length === undefined || length >= content.length * leastShare
   }
 
-  decide(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary?: Dictionary): void {
+  /** @param held `If-None-Match` of whoever is answered */
+  decide(
+    response: ProxyResponse,
+    exchange: Exchange,
+    held: string | undefined,
+    coding: ResponseCoding | undefined,
+    dictionary?: Dictionary,
+  ): void {
     this.#settings.dictionaries?.observe(response, exchange)
-    const reason = this.#judge(response, exchange, coding, dictionary)
+    const reason = this.#judge(response, exchange, held, coding, dictionary)
     if (reason !== 'compressed') this.#skipped[reason] = (this.#skipped[reason] ?? 0) + 1
     if (decisions.hasSubscribers)
       decisions.publish({
@@ -146,7 +156,13 @@ class Compressor {
     encoder.destroy()
   }
 
-  #judge(response: ProxyResponse, exchange: Exchange, coding: ResponseCoding | undefined, dictionary?: Dictionary): CompressReason {
+  #judge(
+    response: ProxyResponse,
+    exchange: Exchange,
+    held: string | undefined,
+    coding: ResponseCoding | undefined,
+    dictionary?: Dictionary,
+  ): CompressReason {
     const settings = this.#settings
     const no = objection(response, settings)
     if (no !== undefined) return no
@@ -155,14 +171,14 @@ class Compressor {
     if (settings.dictionaries?.supported === true) varyByDictionary(headers)
     if (!response.hasBody) {
       // The tag of a 304 has to be the one that the client holds, or a cache does not know what was confirmed (RFC 9111 §4.3.4).
-      if (response.status === 304 && holdsWeakened(heldTags(exchange), headers.get('etag'))) weaken(headers)
+      if (response.status === 304 && holdsWeakened(held, headers.get('etag'))) weaken(headers)
       return 'bodiless'
     }
     if (coding === undefined) return 'not-accepted'
     // RFC 9111 §5.2.1.6: the client may ask for it, too.
     if (forbidsTransform(exchange.headers)) return 'no-transform'
     if (settings.skipCrossSite && isCrossSiteWithCredentials(exchange)) return 'cross-site'
-    if (response.status === 200 && exchange.method === 'GET' && holdsWeakened(heldTags(exchange), headers.get('etag'))) {
+    if (response.status === 200 && exchange.method === 'GET' && holdsWeakened(held, headers.get('etag'))) {
       weaken(headers)
       response.replace({ status: 304, headers: notModifiedFields(headers) })
       return 'not-modified'
@@ -207,9 +223,4 @@ class Compressor {
       },
     })
   }
-}
-
-/** What the client said, not what a stage further in (a cache, say) left of it; of a request of the proxy's own, what that one says. */
-function heldTags(exchange: Exchange): string | undefined {
-  return exchange.parent === undefined ? exchange.req.headers['if-none-match'] : exchange.headers.get('if-none-match')
 }

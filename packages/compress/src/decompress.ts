@@ -70,10 +70,10 @@ export function decompress(options?: DecompressOptions): DecompressStage {
     for (const stream of streams) stream.destroy()
   }
 
-  const judge = (response: ProxyResponse, exchange: Exchange, accepted: string | undefined): DecompressReason => {
+  const judge = (response: ProxyResponse, exchange: Exchange, accepted: string | undefined, held: string | undefined): DecompressReason => {
     const { headers } = response
     if (response.status === 304) {
-      if (holdsWeakened(exchange.req.headers['if-none-match'], headers.get('etag'))) weaken(headers)
+      if (holdsWeakened(held, headers.get('etag'))) weaken(headers)
       return 'bodiless'
     }
     const layers = layersOf(headers)
@@ -123,16 +123,16 @@ export function decompress(options?: DecompressOptions): DecompressStage {
     })
   }
 
-  /** What the client takes is remembered from the request, before a stage further in changes it. */
-  const hooksFor = (accepted: string | undefined): Hooks => ({
+  /** What is taken and held is remembered from the request, before a stage further in changes it. */
+  const hooksFor = (accepted: string | undefined, held: string | undefined): Hooks => ({
     onResponse(response, exchange) {
-      const reason = judge(response, exchange, accepted)
+      const reason = judge(response, exchange, accepted, held)
       if (reason !== 'decoded') skipped[reason] = (skipped[reason] ?? 0) + 1
       if (decisions.hasSubscribers) decisions.publish({ exchange, stage: name, coding: undefined, reason } satisfies CompressDecision)
     },
     onFinish: (_outcome, exchange) => release(exchange),
   })
-  const forNobody = hooksFor(undefined)
+  const forNobody = hooksFor(undefined, undefined)
 
   return {
     name,
@@ -142,7 +142,9 @@ export function decompress(options?: DecompressOptions): DecompressStage {
       if (exchange.kind === 'upgrade') return undefined
       dropWeakRange(exchange.headers)
       const accepted = exchange.headers.get('accept-encoding')
-      return always || accepted === undefined ? forNobody : hooksFor(accepted)
+      const held = exchange.headers.get('if-none-match')
+      if (held === undefined && (always || accepted === undefined)) return forNobody
+      return hooksFor(accepted, held)
     },
     stats: () => ({ active: active.size, decoded, refused, skipped: { ...skipped } }),
   }
