@@ -6,10 +6,11 @@
  * the upstream must be gone at the next `setImmediate`.
  */
 import { channel } from 'node:diagnostics_channel'
-import type { ServerHttp2Stream } from 'node:http2'
-import type { Server, Socket } from 'node:net'
+import { createServer } from 'node:http'
+import { createServer as createHttp2Server, type ServerHttp2Stream } from 'node:http2'
+import type { AddressInfo, Server, Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
-import { createPool, type ProxyOptions } from '@weir/core'
+import { createPool, createProxy, type ProxyOptions } from '@weir/core'
 import { blackHolePort, everyRequest, type RawUpstream, rawConnect, rawRequest, rawUpstream, refusedPort } from '@weir/testing'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { h2Client } from './h2.ts'
@@ -329,5 +330,100 @@ describe.each(transports)('E17 over %s: A client that has its answer', (_, trans
     await using running = await startProxy({ pool, use: [log.stage] })
     expect((await rawRequest(running.port, get)).text()).toBe('first part')
     expect((await log.outcome(1)).reason).toBe('completed')
+  })
+})
+
+describe('E17: A client that leaves while others are at work on its request, before the proxy has it,', () => {
+  /** The proxy behind something that takes a while: a session that is looked up, say. */
+  async function behind(http2: boolean, upstream: RawUpstream, options: Partial<ProxyOptions> = {}) {
+    const log = outcomeLog()
+    const proxy = createProxy({ upstreams: [upstream.url], use: [log.stage], ...options })
+    const server = http2 ? createHttp2Server() : createServer()
+    const arrived: (() => void)[] = []
+    const hold = (go: () => void): void => void arrived.push(go)
+    ;(server as Server).on('request', (req, res) => hold(() => proxy(req, res)))
+    ;(server as Server).on('upgrade', (req, socket, head) => {
+      // Somebody has to listen, or its reset would end the process.
+      socket.on('error', () => {})
+      hold(() => proxy.upgrade(req, socket, head))
+    })
+    await new Promise<void>((resolve) => (server as Server).listen(0, '127.0.0.1', resolve))
+    onTestFinished(async () => {
+      await proxy.close({ deadline: 0 })
+      await new Promise<void>((resolve) => (server as Server).close(() => resolve()))
+    })
+    return { proxy, server, log, arrived, port: ((server as Server).address() as AddressInfo).port }
+  }
+
+  it.each<[string, string]>([
+    ['a plain one', get],
+    ['one with a body that is not all there', 'POST / HTTP/1.1\r\nHost: public.test\r\nContent-Length: 9\r\n\r\nabc'],
+    ['one that Weir refuses', 'GET / HTTP/1.1\r\nHost: a b\r\n\r\n'],
+    [
+      'an upgrade',
+      'GET / HTTP/1.1\r\nHost: public.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+    ],
+  ])('is not served and leaves nothing behind: %s', async (_name, request) => {
+    await using upstream = await okUpstream()
+    const sockets = outgoing(upstream.port)
+    const { proxy, server, log, arrived, port } = await behind(false, upstream)
+    let connection: Socket | undefined
+    ;(server as Server).once('connection', (socket) => {
+      connection = socket
+    })
+    const client = await rawConnect(port)
+    void client.write(request)
+    await until('it is at work', () => arrived.length === 1)
+    client.reset()
+    await until('its end has been seen', () => connection?.closed)
+    arrived[0]?.()
+    expect(proxy.stats().inflight).toBe(0)
+    expect([log.outcomes.length, sockets().length]).toEqual([0, 0])
+  })
+
+  it('is not served and leaves nothing behind: one over HTTP/2, and the next one is served', async () => {
+    await using upstream = await okUpstream()
+    const { proxy, arrived, port } = await behind(true, upstream)
+    await using client = await h2Client(port)
+    const { stream } = client.open({ ':path': '/' })
+    await until('it is at work', () => arrived.length === 1)
+    stream.close(8)
+    const next = client.request({ ':path': '/next' })
+    // It comes behind the reset.
+    await until('the next one is, too', () => arrived.length === 2)
+    arrived[0]?.()
+    expect(proxy.stats().inflight).toBe(0)
+    arrived[1]?.()
+    expect((await next).body.toString()).toBe('ok')
+  })
+
+  it('is not served and leaves nothing behind: one over HTTP/2 whose session is gone', async () => {
+    await using upstream = await okUpstream()
+    const sockets = outgoing(upstream.port)
+    const { proxy, server, arrived, port } = await behind(true, upstream)
+    let gone = false
+    ;(server as unknown as Server).once('session', (session) =>
+      session.once('close', () => {
+        gone = true
+      }),
+    )
+    const client = await h2Client(port)
+    client.open({ ':path': '/' })
+    await until('it is at work', () => arrived.length === 1)
+    client.session.destroy()
+    await until('its end has been seen', () => gone)
+    arrived[0]?.()
+    expect([proxy.stats().inflight, sockets().length]).toEqual([0, 0])
+  })
+
+  it('is told apart from one whose body somebody has read, and that waits', async () => {
+    await using upstream = await okUpstream()
+    const { arrived, server, port } = await behind(false, upstream)
+    ;(server as Server).prependListener('request', (req) => req.resume())
+    const answer = rawRequest(port, 'POST / HTTP/1.1\r\nHost: public.test\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc')
+    await until('it is at work', () => arrived.length === 1)
+    await new Promise((resolve) => setImmediate(resolve))
+    arrived[0]?.()
+    expect((await answer).status).toBeGreaterThanOrEqual(200)
   })
 })

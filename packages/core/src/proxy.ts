@@ -11,7 +11,7 @@
  * An upgrade takes the same way up to its 101 (upgrade.ts).
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { Http2SecureServer, Http2Server, Http2ServerResponse } from 'node:http2'
+import type { Http2SecureServer, Http2Server, Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { attachTo } from './attach.ts'
 import type { Attempt } from './attempt.ts'
@@ -164,8 +164,7 @@ export class ProxyCore implements StageSink {
   refuseConnect(req: IncomingMessage, socket: Duplex): void {
     socket.on('error', () => {})
     const exchange = new LiveExchange(this, 'request', req, responseOn(req, socket), this.clock.now())
-    this.#begin(exchange)
-    this.fail(exchange, new ProxyError('ERR_METHOD'))
+    if (this.#meet(exchange)) this.fail(exchange, new ProxyError('ERR_METHOD'))
     this.#watch(exchange)
   }
 
@@ -179,8 +178,7 @@ export class ProxyCore implements StageSink {
     exchange.upgradeHead = head
     if (!tunnel && hasBodyFraming(req)) {
       // Node has taken its parser off: whatever frames this body, it can no longer be read safely.
-      this.#begin(exchange)
-      this.fail(exchange, new ProxyError('ERR_UPGRADE_REQUEST'))
+      if (this.#meet(exchange)) this.fail(exchange, new ProxyError('ERR_UPGRADE_REQUEST'))
       this.#watch(exchange)
       return
     }
@@ -204,7 +202,7 @@ export class ProxyCore implements StageSink {
       exchange.route = route
     } catch (cause) {
       exchange.headers = new HeaderList(req.rawHeaders)
-      this.#begin(exchange)
+      if (!this.#meet(exchange)) return true
       const error = stageError('route', cause)
       if (error.source === 'client' && !isHttp2(req)) {
         // RFC 9112 §9.6: no further request of a connection that is going to be closed. Pipelined bytes may be the smuggled part.
@@ -223,7 +221,7 @@ export class ProxyCore implements StageSink {
       }
       if (exchange.socket !== undefined && this.#leaveToOthers(exchange)) return false
     }
-    this.#begin(exchange)
+    if (!this.#meet(exchange)) return true
     if (this.closing) this.fail(exchange, new ProxyError('ERR_DRAINING'))
     else if (route === undefined) this.fail(exchange, new ProxyError('ERR_NO_ROUTE'))
     else if (this.#started === true) this.#enter(exchange, route)
@@ -252,6 +250,14 @@ export class ProxyCore implements StageSink {
     this.#inflight++
     if (exchange.kind === 'upgrade') exchange.stopWatching = watchClient(exchange.socket as Duplex, () => this.clientGone(exchange))
     if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
+  }
+
+  /** Begins it, unless its client has left while whoever calls us waited for something: nobody would say so again. False: it is over. */
+  #meet(exchange: LiveExchange): boolean {
+    this.#begin(exchange)
+    if (!hasLeft(exchange)) return true
+    this.clientGone(exchange)
+    return false
   }
 
   /**
@@ -621,4 +627,9 @@ export class ProxyCore implements StageSink {
     const down = this.settings.pools.some((pool) => !pool.hasUsable)
     return { status: this.closing ? 'draining' : down ? 'down' : sound.every(Boolean) ? 'up' : 'degraded', pools }
   }
+}
+
+function hasLeft({ req, res, socket }: LiveExchange): boolean {
+  if (isHttp2(req)) return (req as unknown as Partial<Http2ServerRequest>).stream?.destroyed !== false
+  return res.destroyed || (socket ?? req.socket)?.destroyed === true
 }
