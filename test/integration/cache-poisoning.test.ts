@@ -1,6 +1,6 @@
 /** What attackers try with shared caches (E36): to have one client's answer served to another, or an answer of their making to everybody. */
 
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { rawRequest } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
@@ -9,32 +9,44 @@ import { type Asking, ask, cachedSite, numbered } from './caching.ts'
 const minute = { 'Cache-Control': 'max-age=60' }
 
 describe('what is not in the key does not change the answer', () => {
+  // The kind of origin that makes links of what it is told.
+  const reflecting = (req: IncomingMessage, res: ServerResponse): void => {
+    const told = [
+      'x-forwarded-host',
+      'x-forwarded-server',
+      'x-forwarded-port',
+      'x-forwarded-proto',
+      'x-forwarded-prefix',
+      'x-forwarded-scheme',
+      'x-forwarded-ssl',
+      'forwarded',
+      'x-original-url',
+      'x-rewrite-url',
+      'x-http-method-override',
+      'x-http-method',
+      'x-method-override',
+    ]
+    const seen = told.map((name) => String(req.headers[name] ?? '')).join('|')
+    res.writeHead(200, minute).end(seen)
+  }
+
+  const forwarding: readonly Record<string, string>[] = [
+    { 'x-forwarded-host': 'evil.example' },
+    { 'x-forwarded-server': 'evil.example' },
+    { 'x-forwarded-port': '666evil' },
+    { 'x-forwarded-proto': 'evil' },
+    { 'x-forwarded-proto': 'http, evil' },
+    { 'x-forwarded-prefix': '/evil' },
+    { 'x-forwarded-scheme': 'evil' },
+    { 'x-forwarded-ssl': 'evil' },
+    { forwarded: 'host=evil.example;proto=evil' },
+    { forwarded: 'for=192.0.2.1;Host="evil.example:80"' },
+  ]
+
   it('fields that origins reflect, or that replace the target or the method', async () => {
-    // The kind of origin that makes links of what it is told.
-    await using site = await cachedSite((req, res) => {
-      const told = [
-        'x-forwarded-host',
-        'x-forwarded-server',
-        'x-forwarded-port',
-        'x-forwarded-proto',
-        'x-forwarded-prefix',
-        'forwarded',
-        'x-original-url',
-        'x-rewrite-url',
-        'x-http-method-override',
-        'x-http-method',
-        'x-method-override',
-      ]
-      const seen = told.map((name) => String(req.headers[name] ?? '')).join('|')
-      res.writeHead(200, minute).end(seen)
-    })
+    await using site = await cachedSite(reflecting)
     const attacks: readonly Record<string, string>[] = [
-      { 'x-forwarded-host': 'evil.example' },
-      { 'x-forwarded-server': 'evil.example' },
-      { 'x-forwarded-port': '666' },
-      { 'x-forwarded-proto': 'evil' },
-      { 'x-forwarded-prefix': '/evil' },
-      { forwarded: 'host=evil.example;proto=evil' },
+      ...forwarding,
       { 'x-original-url': '/evil' },
       { 'X-Rewrite-Url': '/evil' },
       { 'x-http-method-override': 'evil' },
@@ -45,6 +57,31 @@ describe('what is not in the key does not change the answer', () => {
       await site.get(`/${i}`, headers)
       expect((await site.get(`/${i}`)).body, JSON.stringify(headers)).not.toContain('evil')
     }
+  })
+
+  it('what a trusted proxy says of the request is part of what is asked for', async () => {
+    await using site = await cachedSite(reflecting, {}, { trustedProxies: ['loopback'] })
+    for (const [i, headers] of forwarding.entries()) {
+      const first = await site.get(`/${i}`, headers)
+      expect(first.body).toContain('evil')
+      expect((await site.get(`/${i}`)).body, JSON.stringify(headers)).not.toContain('evil')
+      expect((await site.get(`/${i}`, headers)).body).toBe(first.body)
+    }
+    expect(site.seen).toBe(2 * forwarding.length)
+    expect(site.cache.stats().hits).toBe(forwarding.length)
+  })
+
+  it('behind a proxy that has one Host for all sites, each site has its own; a purge of the URL finds them all', async () => {
+    await using site = await cachedSite(reflecting, {}, { trustedProxies: ['loopback'] })
+    const sites = ['a.example', 'b.example', 'shop.example']
+    for (let round = 0; round < 2; round++)
+      for (const host of sites)
+        expect((await site.get('/', { 'x-forwarded-host': host, 'x-forwarded-for': `192.0.2.${round}` })).body).toContain(host)
+    // The site's own name is no news: the third is what is stored without it.
+    await site.get('/')
+    expect([site.seen, site.cache.stats().entries]).toEqual([3, 3])
+    expect(await site.cache.purge('http://shop.example/')).toBe(3)
+    expect(site.cache.stats().entries).toBe(0)
   })
 
   it('two hosts, two spellings of a path, and a path that some servers would tidy up', async () => {

@@ -248,7 +248,8 @@ export class Fetch implements Hooks {
   /** With what a purge of the URL finds it by, when it is not stored under the URL's own key. */
   #tagged(tags: readonly string[], key: string, url: string): readonly string[] {
     if (key !== this.#target.key) return [...tags, pathTag(url)]
-    return this.#wanted.method === 'QUERY' || this.#host.settings.keys.several ? [...tags, urlTag(url)] : tags
+    const several = this.#wanted.method === 'QUERY' || this.#host.settings.keys.several || this.#target.told !== ''
+    return several ? [...tags, urlTag(url)] : tags
   }
 
   #store(fill: Fill, draft: Draft, body: Buffer): void {

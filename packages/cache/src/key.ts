@@ -25,6 +25,8 @@ export type KeyFunction = (exchange: Exchange, key: string) => string | undefine
 export interface Target {
   readonly url: string
   readonly key: string
+  /** What a trusted proxy said of the request is part of the key: the same URL may have other ones. */
+  readonly told: string
 }
 
 /** Targets whose keys are at hand. */
@@ -61,18 +63,20 @@ export class Keys {
     // Without a host (HTTP/1.0) nobody can tell whose resource it is.
     if (host === undefined) return undefined
     const { scheme, url: path } = exchange
+    const told = exchange.viaTrustedProxy ? toldBy(exchange.headers, scheme, host) : ''
     // To put a key together and to hash it costs more than all else that a hit does here; those of what is asked for often are at hand.
     const known = this.#recent.get(path)
-    if (known !== undefined && known.host === host && known.scheme === scheme) return known
+    if (known !== undefined && known.host === host && known.scheme === scheme && known.told === told) return known
     const url = urlOf(scheme, host, path)
     if (this.#alone) {
-      const target = { url, key: this.forUrl(url), host, scheme }
+      const target = { url, key: this.forUrl(url) + told, told, host, scheme }
       if (this.#recent.size >= maxRecent) this.#recent.clear()
       if (path.length <= maxRecentPath) this.#recent.set(path, target)
       return target
     }
-    const key = this.#custom === undefined ? this.forUrl(url, exchange.headers) : this.#custom(exchange, this.forUrl(url, exchange.headers))
-    return key === undefined ? undefined : { url, key }
+    const usual = this.forUrl(url, exchange.headers) + told
+    const key = this.#custom === undefined ? usual : this.#custom(exchange, usual)
+    return key === undefined ? undefined : { url, key, told }
   }
 
   /** @param headers for those that count; without it they are absent */
@@ -97,7 +101,30 @@ export function queryTarget(target: Target, exchange: Exchange, body: Uint8Array
   const hash = createHash('sha256')
   for (const name of ['content-type', 'content-encoding', 'content-language', 'content-location'])
     hash.update(`${exchange.headers.get(name) ?? ''}\n`)
-  return { url: target.url, key: `QUERY ${hash.update(body).digest('base64url')} ${target.key}` }
+  return { ...target, key: `QUERY ${hash.update(body).digest('base64url')} ${target.key}` }
+}
+
+/** Who asked, and not what for: an address, and the chain of them. */
+const ofTheClient: ReadonlySet<string> = new Set(['x-forwarded-for'])
+
+/**
+ * Under which name, port, prefix or scheme the client found us, in the words of the proxy in front: upstreams make links of it, and look up whose site it is. The
+ * names that are the request's own add nothing.
+ */
+function toldBy(headers: HeaderList, scheme: string, host: string): string {
+  let told = ''
+  const { raw } = headers
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = (raw[i] as string).toLowerCase()
+    const value = raw[i + 1] as string
+    if (name === 'forwarded') {
+      for (const pair of value.match(/(?:host|proto)=(?:"(?:[^"\\]|\\.)*"|[^;,\s]*)/gi) ?? []) told += `\nforwarded: ${pair}`
+    } else if (name.startsWith('x-forwarded-') && !ofTheClient.has(name)) {
+      const own = name === 'x-forwarded-proto' ? scheme : name === 'x-forwarded-host' ? host : undefined
+      if (value !== own) told += `\n${name}: ${value}`
+    }
+  }
+  return told
 }
 
 /** One spelling for one resource: the host in lower case, without the scheme's own port. */

@@ -131,6 +131,10 @@ export class LiveExchange implements Exchange, PumpEvents {
     return connection?.proto ?? 'http'
   }
 
+  get viaTrustedProxy(): boolean {
+    return this.connection?.trusted === true
+  }
+
   get hasBody(): boolean {
     return this.facts?.hasBody === true
   }

@@ -29,6 +29,8 @@ export interface Exchange {
   readonly clientIp: string
   /** How the client reached us: `https` over TLS, or when a trusted proxy says so (`X-Forwarded-Proto`, of a list the first). */
   readonly scheme: 'http' | 'https'
+  /** The peer is one of `trustedProxies`: what it says in `Forwarded` and `X-Forwarded-*` goes on to the upstream. */
+  readonly viaTrustedProxy: boolean
   /** `performance.now()` at arrival, milliseconds. */
   readonly startedAt: number
   /** Made on first use; aborts on disconnect or deadline. */

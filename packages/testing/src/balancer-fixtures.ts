@@ -101,6 +101,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     headers: new HeaderList([]),
     clientIp: options.clientIp ?? '192.0.2.1',
     scheme: 'http',
+    viaTrustedProxy: false,
     startedAt: 0,
     signal: new AbortController().signal,
     route: undefined,
