@@ -12,6 +12,7 @@ import {
   clientCertificate,
   forwardAuth,
   hashPassword,
+  headerHygiene,
   hideIdentity,
   ipAccess,
   requestFilter,
@@ -40,6 +41,41 @@ import { startProxy, transports, until } from './observed.ts'
 import { okUpstream, type RunningProxy } from './setup.ts'
 
 const status = async (proxy: RunningProxy, request: string): Promise<number> => (await rawRequest(proxy.port, request)).status
+
+describe('trailers of a request', () => {
+  const upload = (fields: readonly string[], trailers: readonly string[]): string =>
+    `POST / HTTP/1.1\r\nHost: public.test\r\nTrailer: X-Sum\r\n${fields.map((line) => `${line}\r\n`).join('')}Transfer-Encoding: chunked\r\n\r\n` +
+    `5\r\nhello\r\n0\r\n${trailers.map((line) => `${line}\r\n`).join('')}\r\n`
+
+  it('cannot set what only the proxy sets, whether it has something to say or not, nor what hygiene takes off', async () => {
+    await using upstream = await okUpstream()
+    const use: StageLike[] = [
+      headerHygiene({ internal: ['X-Internal-*'] }),
+      basicAuth({ users: { ada: await hashPassword('x') }, userHeader: 'X-User' }),
+    ]
+    await using running = await startProxy({ upstreams: [upstream.url], use })
+    const trailers = ['X-User: root', 'x-user: root', 'X_User: root', 'X-Internal-Role: admin', 'X-Sum: abc', 'Pro^xy: x']
+    const login = `Authorization: Basic ${Buffer.from('ada:x').toString('base64')}`
+    expect(await status(running, upload([login], trailers))).toBe(200)
+    const [request] = upstream.requests
+    expect([request?.all('x-user'), request?.trailers]).toEqual([['ada'], ['X-Sum', 'abc']])
+  })
+
+  it('count for the limits of fields', async () => {
+    await using upstream = await okUpstream()
+    const stage = sizeLimits({ headers: 1024, header: 512, headerCount: 8 })
+    await using running = await startProxy({ upstreams: [upstream.url], use: [stage] })
+    for (const [trailers, expected] of [
+      [[`X-Sum: ${'a'.repeat(503)}`], 200],
+      [[`X-Sum: ${'a'.repeat(504)}`], 431],
+      [Array.from({ length: 8 }, (_, i) => `X-${i}: a`), 200],
+      [Array.from({ length: 9 }, (_, i) => `X-${i}: a`), 431],
+      [['X-A', 'X-B', 'X-C'].map((name) => `${name}: ${'a'.repeat(400)}`), 431],
+    ] as const)
+      expect(await status(running, upload([], trailers))).toBe(expected)
+    expect(stage.stats()).toMatchObject({ allowed: 2, refused: 3, exceeded: { header: 1, headerCount: 1, headers: 1, body: 0 } })
+  })
+})
 
 describe('the address of a client', () => {
   it('is the one that a trusted proxy names, read from the right, and never one that a client forges', async () => {

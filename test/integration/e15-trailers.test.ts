@@ -3,10 +3,11 @@
  * dropped, their announcement must go with them. And a trailer must not say what only a head may (RFC 9110 §6.5.1).
  */
 import { PassThrough } from 'node:stream'
+import type { Stage } from '@weir/core'
 import { everyRequest, type RawUpstream, rawConnect, rawRequest, rawUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
-import { okUpstream, startProxy, transports } from './setup.ts'
+import { okUpstream, startProxy, transports, until } from './setup.ts'
 
 const get = (...fields: string[]): string => `GET / HTTP/1.1\r\nHost: public.test\r\n${fields.map((line) => `${line}\r\n`).join('')}\r\n`
 
@@ -226,6 +227,41 @@ describe.each(transports)('E15 over %s: Request trailers', (_, transport) => {
     void client.write(bytes)
     expect((await client.readResponse()).status).toBe(200)
     expect(upstream.requests[0]?.trailers).toEqual(['X-Sum', 'abc'])
+  })
+
+  it('go no further when a stage says so by name, over HTTP/1.1 and HTTP/2', async () => {
+    const picky: Stage = {
+      name: 'picky',
+      handle: (exchange) => {
+        exchange.dropTrailers((name) => name.toLowerCase() === 'x-user')
+        exchange.dropTrailers((name) => name.startsWith('Y-'))
+      },
+    }
+    await using upstream = await okUpstream()
+    await using running = await startProxy({ upstreams: [upstream.url], use: [picky] }, { transport })
+    await rawRequest(
+      running.port,
+      `${upload('Trailer: X-Sum')}5\r\nhello\r\n0\r\nX-User: root\r\nX-Sum: abc\r\nY-A: 1\r\nx-user: root\r\n\r\n`,
+    )
+    await using second = await startProxy({ upstreams: [upstream.url], use: [picky] }, { transport, http2: true })
+    await using client = await h2Client(second.port)
+    await client.request({ ':method': 'POST', trailer: 'x-sum' }, 'hello', { trailers: { 'x-sum': 'abc', 'x-user': 'root' } })
+    expect(upstream.requests.map(({ trailers }) => trailers)).toEqual([
+      ['X-Sum', 'abc'],
+      ['x-sum', 'abc'],
+    ])
+    // One that throws ends the exchange, and the connection is not left waiting.
+    const broken: Stage = {
+      name: 'broken',
+      handle: (exchange) =>
+        exchange.dropTrailers(() => {
+          throw new Error('x')
+        }),
+    }
+    await using third = await startProxy({ upstreams: [upstream.url], use: [broken] }, { transport })
+    expect((await rawRequest(third.port, `${upload('Trailer: X-Sum')}5\r\nhello\r\n0\r\nX-Sum: abc\r\n\r\n`)).status).toBe(500)
+    expect((await rawRequest(third.port, `${upload('Trailer: X-Sum')}5\r\nhello\r\n0\r\n\r\n`)).status).toBe(200)
+    await until('all ended', () => third.proxy.stats().inflight === 0)
   })
 
   it('that hold a Content-Length make the request malformed', async () => {

@@ -3,7 +3,7 @@
  * `X_User` become one, so that a client can set what it may not by another spelling, and `Proxy` becomes HTTP_PROXY, through which programs
  * route their own requests (httpoxy, CVE-2016-5385). And names such as `X-Internal-User` are believed by services because "only we set them".
  *
- * Put it first: whatever sets such a field after it stays. The trailers of a request are not looked at.
+ * Put it first: whatever sets such a field after it stays. Behind a body, where it is too late to refuse, such a field is dropped by every policy but `'allow'`.
  */
 import { type Exchange, OptionReader } from '@weir/core'
 import { FieldPatterns, readPatterns } from './field-names.ts'
@@ -84,12 +84,22 @@ export function headerHygiene(options?: HeaderHygieneOptions): AccessStage<Heade
     return cause
   }
 
+  const dropsTrailer = (exchange: Exchange, name: string): boolean => {
+    const cause =
+      objection(name) ?? (!internal.empty && internal.match(asDashes(name.toLowerCase())) && !trusts(exchange) ? 'internal' : undefined)
+    if (cause === undefined) return false
+    dropped[cause]++
+    if (gate.dryRun) gate.tell(exchange, 'dry', undefined, cause)
+    return !gate.dryRun
+  }
+
   return {
     name: gate.stage,
     handle(exchange) {
       const { raw } = exchange.headers
       let drop: Set<string> | undefined
       let trustsThis: boolean | undefined
+      if (exchange.hasBody) exchange.dropTrailers((name) => dropsTrailer(exchange, name))
       for (let i = 0; i < raw.length; i += 2) {
         const name = raw[i] as string
         let cause = objection(name)

@@ -15,6 +15,17 @@ export function readAddress(text: string, words: Uint32Array): Family | 0 {
   return text.includes(':') ? readV6(text, words) : readV4(text, 0, text.length, words, 0) ? 4 : 0
 }
 
+const scratch = new Uint32Array(4)
+
+/** One spelling for each address; what is none stays as it is. */
+export function oneSpelling(text: string): string {
+  const family = readAddress(text, scratch)
+  if (family === 0) return text
+  const [first = 0] = scratch
+  if (family === 4) return `${first >>> 24}.${(first >>> 16) & 255}.${(first >>> 8) & 255}.${first & 255}`
+  return Array.from(scratch, (word) => `${(word >>> 16).toString(16)}:${(word & 0xffff).toString(16)}`).join(':')
+}
+
 function readV4(text: string, from: number, end: number, words: Uint32Array, at: number): boolean {
   let word = 0
   let octet = -1

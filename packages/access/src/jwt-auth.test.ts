@@ -197,6 +197,22 @@ describe('a key set at a URL', () => {
     }
   })
 
+  it('that has never been there is not asked for by each request', async () => {
+    await using service = await testUpstream({ '*': (_req, res) => void res.writeHead(500).end() })
+    let time = now()
+    const stage = jwtAuth({ ...base, skew: '10m', keys: { jwks: { url: service.url } }, now: () => time })
+    await using runner = stageRunner(stage)
+    const request = { headers: { Authorization: `Bearer ${await sign(good, { kid: '1' })}` } }
+    const send = async (): Promise<number> => (await runner.send(request)).response.status
+    for (let i = 0; i < 5; i++) expect(await send()).toBe(503)
+    expect(service.count()).toBe(1)
+    service.route('*', await setOf(['1', one.publicKey]))
+    time += 999
+    expect([await send(), service.count()]).toEqual([503, 1])
+    time += 1
+    expect([await send(), service.count()]).toEqual([200, 2])
+  })
+
   it('that cannot be fetched is 503; one that could goes on for a while', async () => {
     let answers = true
     const body = await setOf(['1', one.publicKey])

@@ -82,11 +82,15 @@ function readSet(read: OptionReader, value: unknown, now: () => number): JwtKeyS
   return url === null ? noKey : remoteKeys(url, maxAge, cooldown, timeout, stale, now)
 }
 
+/** Milliseconds between two tries while there are no keys at all. */
+const coldCooldown = 1000
+
 function remoteKeys(url: URL, maxAge: number, cooldown: number, timeout: number, stale: number, now: () => number): JwtKeySource {
   const remote = createRemoteJWKSet(url, { cacheMaxAge: maxAge, cooldownDuration: cooldown, timeoutDuration: timeout })
   // What succeeds used a set that is no older than `maxAge`.
   let goodAt = Number.NEGATIVE_INFINITY
   let failedAt = Number.NEGATIVE_INFINITY
+  let failure: unknown
   let last: JSONWebKeySet | undefined
   let lastKeys: JwtKeySource | undefined
   const fallback = (): JwtKeySource | undefined => {
@@ -100,8 +104,11 @@ function remoteKeys(url: URL, maxAge: number, cooldown: number, timeout: number,
   }
   return async (header, token) => {
     // While the outage lasts not every request tries, and waits for the time to run out.
-    const known = now() - failedAt < cooldown ? fallback() : undefined
+    const sinceFailure = now() - failedAt
+    const known = sinceFailure < cooldown ? fallback() : undefined
     if (known !== undefined) return await known(header, token)
+    // Without any keys nobody gets in, so it is tried sooner; but anybody can send a token, and not each is to become a request there.
+    if (sinceFailure < Math.min(cooldown, coldCooldown)) throw failure
     try {
       const key = await remote(header, token)
       goodAt = now()
@@ -109,6 +116,7 @@ function remoteKeys(url: URL, maxAge: number, cooldown: number, timeout: number,
     } catch (error) {
       if (!isOutage(error)) throw error
       failedAt = now()
+      failure = error
       const keys = fallback()
       if (keys === undefined) throw error
       return await keys(header, token)

@@ -61,6 +61,11 @@ describe('a link', () => {
   it('can be for one client', async () => {
     const url = sign('/a', { clientIp: '192.0.2.1' })
     expect((await ask({ url, remoteAddress: '::ffff:192.0.2.1' }, { bindClientIp: true })).status).toBe(200)
+    const mapped = sign('/a', { clientIp: '::ffff:192.0.2.1' })
+    expect((await ask({ url: mapped, remoteAddress: '192.0.2.1' }, { bindClientIp: true })).status).toBe(200)
+    const long = sign('/a', { clientIp: '2001:DB8:0:0::1' })
+    expect((await ask({ url: long, remoteAddress: '2001:db8::1' }, { bindClientIp: true })).status).toBe(200)
+    expect((await ask({ url: long, remoteAddress: '2001:db8::2' }, { bindClientIp: true })).status).toBe(403)
     expect((await ask({ url, remoteAddress: '192.0.2.2' }, { bindClientIp: true })).status).toBe(403)
     expect((await ask({ url, remoteAddress: '192.0.2.1' })).status).toBe(403)
     expect((await ask({ url: sign('/a'), remoteAddress: '192.0.2.1' }, { bindClientIp: true })).status).toBe(403)

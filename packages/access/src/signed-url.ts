@@ -6,6 +6,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { type Duration, OptionReader } from '@weir/core'
 import { type AccessStage, Gate, type GateStats, refusal } from './gate.ts'
+import { oneSpelling } from './ip-address.ts'
 
 export interface SignUrlOptions {
   /** At least 16 bytes; of several, the first signs. */
@@ -99,7 +100,9 @@ export function signedUrl(options: SignedUrlOptions): AccessStage<GateStats> {
 
 /** The version keeps what is signed here apart from whatever else the same secret may sign. */
 function mac(secret: string, target: string, clientIp: string): Buffer {
-  return createHmac('sha256', secret).update(`weir-signed-url-1\n${clientIp}\n${target}`).digest()
+  return createHmac('sha256', secret)
+    .update(`weir-signed-url-1\n${oneSpelling(clientIp)}\n${target}`)
+    .digest()
 }
 
 function readSecrets(read: OptionReader, value: unknown): readonly string[] {

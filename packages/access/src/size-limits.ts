@@ -3,7 +3,8 @@
  * has one limit, 16 KiB for target and fields together, and none for bodies; a service that is attacked wants smaller ones, and per route.
  *
  * A declared length is only believed when it is too large: then the answer is there before the first byte of the body. What really comes is
- * counted as it streams, so neither a chunked body nor anything else that a client says gets around the limit.
+ * counted as it streams, so neither a chunked body nor anything else that a client says gets around the limit. Fields behind the body count as those in front
+ * of it, and for themselves.
  */
 import { type BodyTap, type Exchange, OptionReader, ProxyError, type Reply, type Size } from '@weir/core'
 import { type AccessStage, Gate, type GateStats, refusal } from './gate.ts'
@@ -50,6 +51,7 @@ export function sizeLimits(options?: SizeLimitsOptions): AccessStage<SizeLimitsS
     given.headerCount === false
       ? Number.POSITIVE_INFINITY
       : read.number('headerCount', given.headerCount, 100, { min: 1, max: 100_000, integer: true })
+  const counts = [headers, header, body, headerCount].some(Number.isFinite)
   const gate = new Gate(read.name('name', given.name, 'sizeLimits'), read.boolean('dryRun', given.dryRun, false))
   read.check()
 
@@ -59,7 +61,7 @@ export function sizeLimits(options?: SizeLimitsOptions): AccessStage<SizeLimitsS
     return gate.refuse(exchange, reply, limit)
   }
 
-  /** One per body that is counted. The error is core's own for a body that is too large, and so is what follows from it. */
+  /** One per body that is counted. The errors are core's own, and so is what follows from them. */
   class Counter implements BodyTap {
     #left = body
     readonly #exchange: Exchange
@@ -75,7 +77,10 @@ export function sizeLimits(options?: SizeLimitsOptions): AccessStage<SizeLimitsS
     }
 
     onEnd(complete: boolean): void {
-      if (complete && this.#left >= 0) gate.allowed++
+      if (!complete || this.#left < 0) return
+      const limit = fieldsLimit(this.#exchange.req.rawTrailers, headers, headerCount, header)
+      if (limit === undefined) gate.allowed++
+      else if (exceeds(this.#exchange, limit, tooManyFields) !== undefined) throw new ProxyError('ERR_TRAILERS_TOO_LARGE')
     }
   }
 
@@ -84,7 +89,7 @@ export function sizeLimits(options?: SizeLimitsOptions): AccessStage<SizeLimitsS
     handle(exchange) {
       const limit = headLimit(exchange, url, headers, headerCount, header)
       if (limit !== undefined) return exceeds(exchange, limit, limit === 'url' ? tooLong : tooManyFields)
-      if (exchange.hasBody && body !== Number.POSITIVE_INFINITY) {
+      if (exchange.hasBody && counts) {
         // Core has seen to it that there is one at most, and that it is a number.
         const length = exchange.headers.get('content-length')
         if (length !== undefined && Number(length) > body) return exceeds(exchange, 'body', tooLarge)
@@ -98,8 +103,10 @@ export function sizeLimits(options?: SizeLimitsOptions): AccessStage<SizeLimitsS
 
 /** Fields are latin1, so a character is a byte. */
 function headLimit(exchange: Exchange, url: number, headers: number, headerCount: number, header: number): SizeLimitName | undefined {
-  if (exchange.url.length > url) return 'url'
-  const { raw } = exchange.headers
+  return exchange.url.length > url ? 'url' : fieldsLimit(exchange.headers.raw, headers, headerCount, header)
+}
+
+function fieldsLimit(raw: readonly string[], headers: number, headerCount: number, header: number): SizeLimitName | undefined {
   if (raw.length / 2 > headerCount) return 'headerCount'
   let total = 0
   for (let i = 0; i < raw.length; i += 2) {

@@ -5,9 +5,10 @@
  */
 import type { Exchange, HeaderList, Hooks } from '@weir/core'
 
-/** Takes off what a client sent under these names, also with `_` for `-`, which CGI reads as the same. */
+/** Takes off what a client sent under these names, behind its body too, also with `_` for `-`, which CGI reads as the same. */
 export function stripFields(exchange: Exchange, names: ReadonlySet<string>): void {
   if (names.size === 0) return
+  if (exchange.hasBody) exchange.dropTrailers((name) => names.has(fieldKey(name)))
   const { raw } = exchange.headers
   let found: string[] | undefined
   for (let i = 0; i < raw.length; i += 2) {

@@ -10,6 +10,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type Duplex, Readable } from 'node:stream'
 import { ProxyError } from './errors.ts'
+import { filterFields } from './headers.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
 import { stageError } from './pipeline.ts'
 import { endsInSystem, isOurs, Reclaims, setFree } from './reclaim.ts'
@@ -184,6 +185,7 @@ export class IncomingBody implements RequestBody {
   readonly #maxSize: number
   readonly #replay: ReplayBuffer
   readonly #onFailure: (error: Error) => void
+  readonly #exchange: TrailerFilter | undefined
   #reader: BodyReader | undefined
   /** Index of the next replayed chunk, or -1 when the reader is live. */
   #cursor = -1
@@ -212,6 +214,7 @@ export class IncomingBody implements RequestBody {
     replayLimit: number,
     onFailure: (error: Error) => void,
     transforms?: readonly Duplex[],
+    exchange?: TrailerFilter,
   ) {
     this.length = transforms === undefined ? length : undefined
     this.hasTrailers = hasTrailers
@@ -219,6 +222,7 @@ export class IncomingBody implements RequestBody {
     this.#maxSize = maxSize
     this.#replay = new ReplayBuffer(replayLimit)
     this.#onFailure = onFailure
+    this.#exchange = exchange
     if (transforms === undefined) return
     this.#chain = new RequestChain(transforms as [Duplex, ...Duplex[]], {
       onChunk: (chunk) => this.#deliverMade(chunk),
@@ -354,7 +358,7 @@ export class IncomingBody implements RequestBody {
     this.#cursor = -1
     if (this.#committed) this.#replay.release()
     if (this.#error !== undefined) this.#reader?.onError(this.#error)
-    else if (this.#ended) this.#reader?.onEnd(trailersOf(this.#req))
+    else if (this.#ended) this.#tellReaderEnd()
     return true
   }
 
@@ -421,7 +425,19 @@ export class IncomingBody implements RequestBody {
 
   #deliverEnd(): void {
     this.#ended = true
-    if (this.#cursor < 0) this.#reader?.onEnd(trailersOf(this.#req))
+    if (this.#cursor < 0) this.#tellReaderEnd()
+  }
+
+  #tellReaderEnd(): void {
+    let trailers: string[] | undefined
+    try {
+      trailers = trailersOf(this.#req, this.#exchange?.trailerRules)
+    } catch (cause) {
+      this.#ended = false
+      this.#fail(stageError('dropTrailers', cause))
+      return
+    }
+    this.#reader?.onEnd(trailers)
   }
 
   // What a reader asks for concerns the end of the chain; the client is read as fast as the chain's beginning takes it.
@@ -469,8 +485,14 @@ export class IncomingBody implements RequestBody {
   }
 }
 
-function trailersOf(req: IncomingMessage): string[] | undefined {
-  return req.rawTrailers.length > 0 ? endToEndTrailers(req.rawTrailers) : undefined
+/** The part of an exchange that decides about request trailers. */
+export interface TrailerFilter {
+  readonly trailerRules: readonly ((name: string) => boolean)[] | undefined
+}
+
+function trailersOf({ rawTrailers }: IncomingMessage, rules: TrailerFilter['trailerRules']): string[] | undefined {
+  if (rawTrailers.length === 0) return undefined
+  return endToEndTrailers(rules === undefined ? rawTrailers : filterFields(rawTrailers, (name) => !rules.some((matches) => matches(name))))
 }
 
 /** One step of the response chain, in the order in which the hooks asked for it. */

@@ -63,6 +63,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   bodyRead: boolean = false
   /** Who wants to see the request's body. */
   requestTaps: RequestTap[] | undefined = undefined
+  /** Which of its trailers go no further. */
+  trailerRules: ((name: string) => boolean)[] | undefined = undefined
   /** What it passes through on its way to the upstream. */
   requestTransforms: Duplex[] | undefined = undefined
   /** The same body, when it streams from the client. */
@@ -167,6 +169,12 @@ export class LiveExchange implements Exchange, PumpEvents {
   tapRequest(tap: RequestTap): void {
     this.requestTaps ??= []
     this.requestTaps.push(tap)
+  }
+
+  dropTrailers(matches: (name: string) => boolean): void {
+    if (!this.hasBody) return
+    this.trailerRules ??= []
+    this.trailerRules.push(matches)
   }
 
   transformRequest(stream: Duplex): void {

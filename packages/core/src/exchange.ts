@@ -51,6 +51,11 @@ export interface Exchange {
    */
   tapRequest(tap: RequestTap): void
   /**
+   * Keeps trailers of the request from the upstream whose names, as they were sent, `matches`. They come behind the body, when `headers` has long been sent; whoever
+   * takes a field off there, so that nobody but the proxy can set it, means these as well. To be called from `handle`; what it throws ends the exchange with a 500.
+   */
+  dropTrailers(matches: (name: string) => boolean): void
+  /**
    * Passes the request's body through `stream` on its way to the upstream: once, however often it is tried. To be called from `handle`; of several, the
    * first called comes first. Core carries back-pressure, drops `Content-Length`, holds the route's `maxBodySize` on both sides, and destroys `stream` when the
    * exchange ends (at once when there is no body). Its error ends the exchange: a `ProxyError` as it is, any other as a 500. Fields that speak of the bytes

@@ -92,6 +92,7 @@ function streamBody(exchange: LiveExchange, route: CompiledRoute, source: Incomi
     retry.replayBuffer,
     onFailure,
     exchange.requestTransforms,
+    exchange,
   )
   exchange.body = exchange.incoming
 }

@@ -45,6 +45,14 @@ describe('by hand', () => {
     expect(await status('2001:db8::ffff')).toBe(200)
   })
 
+  it('an IPv4 client is banned as a socket for both families names it, too', async () => {
+    const { bans, status } = rig()
+    bans.ban('::ffff:192.0.2.1', '1h')
+    expect([await status('192.0.2.1'), await status('::ffff:192.0.2.1'), await status('192.0.2.2')]).toEqual([403, 403, 200])
+    expect(bans.unban('192.0.2.1')).toBe(true)
+    expect(await status('192.0.2.1')).toBe(200)
+  })
+
   it('bans whoever sent a request, by the key of the list', async () => {
     const { bans, ask } = rig({ key: { header: 'x-user' } })
     const as = (user: string): InjectedRequest => ({ headers: { Host: 'a', 'X-User': user } })

@@ -8,6 +8,11 @@ export function ipKey(address: string, prefix: number): string {
   if (!address.includes(':')) return address
   const groups = expand(address)
   if (groups === undefined) return address
+  // RFC 4291 §2.5.5.2: an IPv4 client, as a socket for both families names it. All such clients would have one key.
+  if (groups[5] === 0xffff && groups.findIndex((group) => group !== 0) === 5) {
+    const [, , , , , , high = 0, low = 0] = groups
+    return `${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`
+  }
   for (let i = 0; i < 8; i++) {
     const bits = Math.min(16, Math.max(0, prefix - i * 16))
     groups[i] = (groups[i] as number) & (0xffff << (16 - bits)) & 0xffff

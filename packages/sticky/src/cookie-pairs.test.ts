@@ -49,6 +49,15 @@ describe('editCookies', () => {
     expect(headers.getAll('cookie')).toEqual(['a=1; s=2; b=3', 's='])
   })
 
+  it('keeps the quotes around a value', () => {
+    const headers = list('a="1"; s="x~a b"; b="3"')
+    expect(editCookies(headers, 's', (value) => value.slice(2))).toBe(true)
+    expect(headers.getAll('cookie')).toEqual(['a="1"; s="a b"; b="3"'])
+    const set = new HeaderList(['Set-Cookie', 's="a b"; Path=/', 'Set-Cookie', 's=1'])
+    expect(editSetCookies(set, 's', 0, (value) => `x~${value}`)).toBe(true)
+    expect(set.getAll('set-cookie')).toEqual(['s="x~a b"; Path=/', 's=x~1'])
+  })
+
   it('keeps the name of the field as it was sent', () => {
     const headers = new HeaderList(['cookie', 's=1; a=1', 'x', 'y'])
     editCookies(headers, 's', drop)
@@ -98,7 +107,7 @@ describe('Set-Cookie', () => {
     ['s=a=b', 'a=b', ''],
     ['s=', '', ''],
   ])('%s is cut where its value begins and ends', (line, value, tail) => {
-    expect(parseSetCookie(line, 's')).toEqual({ head: 's=', value, tail })
+    expect(parseSetCookie(line, 's')).toMatchObject({ head: 's=', value, tail })
   })
 
   it.each(['t=1', 'S=1', 's', '; s=1', 'x; s=1'])('%s is another one', (line) => {

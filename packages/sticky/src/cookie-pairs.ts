@@ -23,7 +23,7 @@ export function cookieValues(headers: HeaderList, name: string): string[] {
 }
 
 /**
- * Gives every cookie of this name what `edit` makes of its value; undefined takes the pair out. Lines that hold no such cookie keep their octets.
+ * Gives every cookie of this name what `edit` makes of its value, in quotes where it was; undefined takes the pair out. Lines that hold no such cookie keep their octets.
  * True when anything was changed.
  */
 export function editCookies(headers: HeaderList, name: string, edit: (value: string) => string | undefined): boolean {
@@ -52,7 +52,7 @@ function editLine(line: string, name: string, edit: (value: string) => string | 
     }
     const next = edit(unquote(value))
     if (next === undefined) removed = true
-    else kept.push(next === unquote(value) ? piece : `${kept.length === 0 ? '' : ' '}${name}=${next}`)
+    else kept.push(next === unquote(value) ? piece : `${kept.length === 0 ? '' : ' '}${name}=${quoteAs(value, next)}`)
   }
   const joined = kept.join(';')
   return removed ? joined.replace(/^[ \t]+/, '') : joined
@@ -66,6 +66,11 @@ function pairValue(piece: string, name: string): string | undefined {
 
 export function unquote(value: string): string {
   return value.length >= 2 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value
+}
+
+/** `next` in quotes, if `value` was. */
+export function quoteAs(value: string, next: string): string {
+  return value === unquote(value) ? next : `"${next}"`
 }
 
 /** How the sender spells this field: HTTP/2 wants lower case, HTTP/1.1 peers may want their own. */

@@ -3,11 +3,14 @@
  * changed; attributes belong to whoever set the cookie.
  */
 import type { HeaderList } from '@weir/core'
-import { spelling, unquote } from './cookie-pairs.ts'
+import { quoteAs, spelling, unquote } from './cookie-pairs.ts'
 
-/** One line, cut where its value begins and ends: `head` + value + `tail` is the line. */
+/** One line, cut where its value begins and ends. */
 export interface SetCookie {
   readonly head: string
+  /** As it was sent. */
+  readonly sent: string
+  /** Without quotes around it. */
   readonly value: string
   readonly tail: string
 }
@@ -17,7 +20,8 @@ export function parseSetCookie(line: string, name: string): SetCookie | undefine
   const end = semicolon < 0 ? line.length : semicolon
   const equals = line.indexOf('=')
   if (equals < 0 || equals > end || line.slice(0, equals).trim() !== name) return undefined
-  return { head: line.slice(0, equals + 1), value: unquote(line.slice(equals + 1, end).trim()), tail: line.slice(end) }
+  const sent = line.slice(equals + 1, end).trim()
+  return { head: line.slice(0, equals + 1), sent, value: unquote(sent), tail: line.slice(end) }
 }
 
 /** The last cookie of this name in a response: it is the one that a browser keeps. */
@@ -36,14 +40,14 @@ export function isRemoval({ value, tail }: SetCookie, now: number): boolean {
   return expires !== null && Date.parse(expires[1] as string) <= now
 }
 
-/** Gives every set cookie of this name another value; true when there was one. Removals are left alone. */
+/** Gives every set cookie of this name another value, in quotes where it was; true when there was one. Removals are left alone. */
 export function editSetCookies(headers: HeaderList, name: string, now: number, edit: (value: string) => string): boolean {
   let changed = false
   const lines = headers.getAll('set-cookie').map((line) => {
     const cookie = parseSetCookie(line, name)
     if (cookie === undefined || isRemoval(cookie, now)) return line
     changed = true
-    return `${cookie.head}${edit(cookie.value)}${cookie.tail}`
+    return `${cookie.head}${quoteAs(cookie.sent, edit(cookie.value))}${cookie.tail}`
   })
   if (changed) headers.set(spelling(headers, 'set-cookie'), lines)
   return changed

@@ -112,6 +112,7 @@ export function stubExchange(options: StubExchangeOptions = {}): Exchange {
     locals: {},
     parent: undefined,
     tapRequest: () => {},
+    dropTrailers: () => {},
     transformRequest: () => {},
     readBody: () => undefined,
     outlive: () => {},
