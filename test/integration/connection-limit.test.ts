@@ -7,7 +7,7 @@ import { connect as connectTls, createServer as createTls } from 'node:tls'
 import { promisify } from 'node:util'
 import { connectionLimit } from '@weir/access'
 import { createProxy } from '@weir/core'
-import { certificates, testUpstream } from '@weir/testing'
+import { certificates, rawConnect, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { until } from './observed.ts'
 
@@ -71,6 +71,36 @@ describe('ten thousand slow connections', () => {
       server.closeAllConnections()
     }
   }, 60_000)
+})
+
+describe("the server's own caps on kept connections", () => {
+  it('hold in front of the proxy: requests per connection, and how long it may idle', async () => {
+    await using upstream = await testUpstream()
+    await using proxy = createProxy({ upstreams: [upstream.url] })
+    const server = createHttp({ keepAliveTimeout: 200, keepAliveTimeoutBuffer: 0, connectionsCheckingInterval: 50 })
+    server.maxRequestsPerSocket = 2
+    proxy.attach(server)
+    server.listen({ port: 0, host: '127.0.0.1' })
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const get = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
+    try {
+      await using busy = await rawConnect(port)
+      await busy.write(get)
+      expect((await busy.readResponse()).all('connection')).toEqual(['keep-alive'])
+      await busy.write(get)
+      const last = await busy.readResponse()
+      expect([last.status, last.all('connection')]).toEqual([200, ['close']])
+      await busy.closed
+      await using idle = await rawConnect(port)
+      await idle.write(get)
+      expect((await idle.readResponse()).status).toBe(200)
+      await idle.closed
+      expect(upstream.count()).toBe(3)
+    } finally {
+      server.close()
+    }
+  })
 })
 
 describe('a server that is handed what has been decrypted elsewhere', () => {

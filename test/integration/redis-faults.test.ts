@@ -301,6 +301,56 @@ for (const program of redisPrograms) {
       await proxy.close()
     })
 
+    it('dies and comes back empty while two proxies are at the limit: they admit no more than the page says', async () => {
+      await using server = await redisServer(program)
+      await using first = await single([server.port])
+      await using second = await single([server.port])
+      const limit = 150
+      const shared = prefix()
+      const proxies = [first, second].map(
+        ({ client }) =>
+          limitedProxy(redisRateLimitStore({ client, prefix: shared, retryAfter: '50ms' }), {
+            limit,
+            algorithm: 'fixed-window',
+            onStoreError: 'local',
+          }).proxy,
+      )
+      let running = true
+      const seen = proxies.map(() => ({ admitted: 0, refused: 0, other: 0 }))
+      const load = async (at: number): Promise<void> => {
+        for (let i = 1; running; i++) {
+          const status = await ask(proxies[at] as ReverseProxy)
+          const count = seen[at] as (typeof seen)[0]
+          if (status === 200) count.admitted++
+          else if (status === 429) count.refused++
+          else count.other++
+          if (i % 20 === 0) await pause(1)
+        }
+      }
+      const loads = Promise.all([0, 0, 0, 1, 1, 1].map(load))
+      const admitted = (): number => seen.reduce((sum, one) => sum + one.admitted, 0)
+      const full = async (what: string): Promise<void> => {
+        const before = seen.map(({ refused }) => refused)
+        await until(what, () => seen.every(({ refused }, i) => refused > (before[i] as number) + 100), 15_000)
+      }
+      await full('both at the shared limit')
+      expect(admitted()).toBe(limit)
+      await server.kill()
+      // Each on its own: what it admits is refused at some time, too.
+      await until('each at its own limit', () => seen.every(({ admitted: own }) => own >= limit), 15_000)
+      await full('each refusing by itself')
+      expect(admitted()).toBeLessThanOrEqual(limit + proxies.length * limit)
+      await server.restart()
+      await until('the empty server has been asked', () => admitted() > limit + proxies.length * limit, 15_000)
+      await full('both at the shared limit again')
+      running = false
+      await loads
+      // What it was asked when it died, and never answered, it may have counted, and they decided anew: never more than this.
+      expect(admitted()).toBeLessThanOrEqual(limit + proxies.length * limit + limit)
+      expect(seen.map(({ other }) => other)).toEqual([0, 0])
+      for (const proxy of proxies) await proxy.close()
+    }, 60_000)
+
     it('refuses when that is what was asked for, at once, and lets through again afterwards', async () => {
       await using server = await redisServer(program)
       await using connected = await single([server.port])

@@ -59,6 +59,31 @@ describe('a password', () => {
   })
 })
 
+describe('a check', () => {
+  it('takes place off the event loop: it goes round while one is made', async () => {
+    const stage = basicAuth({ users: { ada: await hashPassword('lovelace', { cost: 15 }) } })
+    await using runner = stageRunner(stage)
+    // Far more than what an exchange itself takes.
+    const turnsOf = async (authorization: string): Promise<number> => {
+      let turns = 0
+      let going = true
+      const turn = (): void => {
+        turns++
+        if (going) setImmediate(turn)
+      }
+      setImmediate(turn)
+      await runner.send({ headers: { Authorization: authorization } })
+      going = false
+      return turns
+    }
+    const without = await turnsOf('Bearer x')
+    expect(stage.stats().checked).toBe(0)
+    expect(await turnsOf(basic('ada', 'lovelace'))).toBeGreaterThan(10 * without)
+    expect(await turnsOf(basic('eve', 'lovelace'))).toBeGreaterThan(10 * without)
+    expect(stage.stats().checked).toBe(2)
+  })
+})
+
 describe('who it is', () => {
   const request = { headers: { Authorization: '', 'X-User': 'root', x_user: 'root', Connection: 'close, X-User' } }
 

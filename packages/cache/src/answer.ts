@@ -94,7 +94,7 @@ export function answer(asked: Asked, content: Content, now: number, cacheStatus:
   let { status } = entry
   let fields = complete(entry.fields, age, cacheStatus)
   if (asked.range !== undefined && status === 200 && size !== undefined) {
-    const holds = rangeStillHolds(asked.headers.get('if-range'), entry.etag, entry.lastModified)
+    const holds = rangeStillHolds(asked.headers.get('if-range'), entry.etag, entry.lastModified, fieldOf(entry.fields, 'date'))
     const range = holds ? parseRange(asked.range, size) : 'whole'
     if (range === 'unsatisfiable') {
       fields = complete(without(entry.fields, notIn304), age, cacheStatus)
@@ -118,6 +118,11 @@ const lengthAndRange: ReadonlySet<string> = new Set(['content-length', 'content-
 
 function succeeded(status: number): boolean {
   return status >= 200 && status < 300
+}
+
+function fieldOf(fields: readonly string[], lower: string): string | undefined {
+  for (let i = 0; i < fields.length; i += 2) if ((fields[i] as string).toLowerCase() === lower) return fields[i + 1]
+  return undefined
 }
 
 function ageInSeconds(entry: Content['entry'], now: number): number {

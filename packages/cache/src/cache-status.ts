@@ -1,7 +1,7 @@
 /** `Cache-Status` (RFC 9211): what this cache did, in words that every tool knows. */
 
 /** Why a request went on to the upstream. */
-export type Forwarded = 'bypass' | 'method' | 'uri-miss' | 'vary-miss' | 'miss' | 'request' | 'stale' | 'partial'
+export type Forwarded = 'bypass' | 'method' | 'uri-miss' | 'vary-miss' | 'request' | 'stale'
 
 export interface Forwarding {
   readonly why: Forwarded

@@ -30,11 +30,21 @@ function entityTags(list: string): string[] {
   return list.match(/(?:W\/)?"[^"]*"|[^\s,]+/g) ?? []
 }
 
-/** RFC 9110 §13.1.5: may the range be answered, or did the representation change? A strong comparison; a date has to be exactly `Last-Modified`. */
-export function rangeStillHolds(ifRange: string | undefined, etag: string | undefined, lastModified: string | undefined): boolean {
+/**
+ * RFC 9110 §13.1.5: may the range be answered, or did the representation change? A strong comparison; a date has to be exactly `Last-Modified`, and that a second older
+ * than `Date`, or there may have been another change within it (§8.8.2.2).
+ */
+export function rangeStillHolds(
+  ifRange: string | undefined,
+  etag: string | undefined,
+  lastModified: string | undefined,
+  date: string | undefined,
+): boolean {
   if (ifRange === undefined) return true
   const value = ifRange.trim()
   if (value.startsWith('"')) return etag === value
   if (value.startsWith('W/')) return false
-  return lastModified !== undefined && lastModified.trim() === value
+  if (lastModified === undefined || lastModified.trim() !== value || date === undefined) return false
+  const [modified, sent] = [Date.parse(lastModified), Date.parse(date)]
+  return sent - modified >= 1000
 }

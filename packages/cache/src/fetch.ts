@@ -306,7 +306,7 @@ export class Fetch implements Hooks {
     }
     if (this.#fill !== undefined) host.ended(this.#fill)
     if (this.#background) return undefined
-    const line = forwardStatus(host.settings.name, { why: 'stale', status: 304 })
+    const line = forwardStatus(host.settings.name, { why: this.#why, status: 304 })
     const send = (reply: Reply): void => {
       const { fields: given = [] } = reply
       const fields = [...(given instanceof ReplyFields ? given.list : given)]

@@ -232,7 +232,12 @@ class Cache implements FetchHost {
         return this.#hit(exchange, target, wish, entry, now, 'staleHits')
       }
     }
-    if (wish.directives.onlyIfCached) return { status: 504, body: '' }
+    if (wish.directives.onlyIfCached) {
+      const { cacheStatus, name } = this.settings
+      return cacheStatus
+        ? { status: 504, headers: { 'Cache-Status': `${name}; detail=only-if-cached` }, body: '' }
+        : { status: 504, body: '' }
+    }
     return this.#fetch(exchange, target, wish, entry, entries.length > 0, not)
   }
 
@@ -345,7 +350,9 @@ class Cache implements FetchHost {
     hasVariants: boolean,
     not: Fill | undefined,
   ): MaybePromise<Reply | Hooks | undefined> {
-    const why: Forwarded = entry !== undefined ? 'stale' : hasVariants ? 'vary-miss' : 'uri-miss'
+    // Of a fresh one only the client can have wanted it asked for again.
+    const wanted = entry !== undefined && !entry.noCache && freshFor(entry, this.settings.now()) > 0
+    const why: Forwarded = wanted ? 'request' : entry !== undefined ? 'stale' : hasVariants ? 'vary-miss' : 'uri-miss'
     const key = fillKey(wish, target)
     const alone =
       wish.alone ||
