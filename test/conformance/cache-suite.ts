@@ -65,7 +65,7 @@ export async function runSuite(suite: Layout): Promise<readonly SuiteResult[]> {
     await answers(port)
     const targets = ['CDN-Cache-Control', 'Surrogate-Control']
     // `keep` and `clientControl`: what the suite asks about is what the RFC allows, not what is wise by default.
-    const cache = responseCache({ maxSize: '64MiB', setCookie: 'keep', clientControl: true, targets })
+    const cache = responseCache({ maxSize: '64MiB', setCookie: 'keep', clientControl: true, staleIfError: '1m', targets })
     await using proxy = createProxy({ upstreams: [`http://127.0.0.1:${port}`], retry: false, use: [cache] })
     const server = createServer()
     proxy.attach(server)

@@ -922,7 +922,7 @@ describe('keys and variants', () => {
     const clock = manualClock()
     await using site = await cachedSite(
       (_req, res, count) => (count === 1 ? void res.writeHead(200, minute).end('x') : void res.destroy()),
-      { clock },
+      { clock, staleIfError: '1m' },
     )
     await site.get()
     clock.advance(70_000)
@@ -935,7 +935,7 @@ describe('keys and variants', () => {
     await using site = await cachedSite(
       (_req, res, count) =>
         count === 1 ? void res.writeHead(200, minute).end('x') : count === 2 ? void waiting.push(res) : void res.destroy(),
-      { clock },
+      { clock, staleIfError: '1m' },
     )
     await site.get()
     clock.advance(70_000)

@@ -303,6 +303,24 @@ describe('freshness', () => {
     expect((await site.get()).body).toBe('answer 3')
   })
 
+  it('serves nothing stale when the upstream fails, unless the response or the options say so', async () => {
+    for (const [staleIfError, status] of [
+      [undefined, 503],
+      ['1m', 200],
+    ] as const) {
+      const clock = manualClock()
+      await using site = await cachedSite(
+        (_req, res, count) =>
+          void (count === 1 ? res.writeHead(200, { ...minute, ETag: '"1"' }).end('old') : res.writeHead(503).end('down')),
+        { clock, ...(staleIfError === undefined ? {} : { staleIfError }) },
+        { retry: false },
+      )
+      await site.get()
+      clock.advance(61_000)
+      expect((await site.get()).status).toBe(status)
+    }
+  })
+
   it('serves stale when the upstream fails, for as long as it may', async () => {
     const clock = manualClock()
     let fails: number | 'reset' | undefined

@@ -39,7 +39,7 @@ interface CommonOptions {
   readonly heuristicLimit?: Duration
   /** Stale responses are served for this long while one request revalidates, where the response says nothing about it. Default 0. */
   readonly staleWhileRevalidate?: Duration
-  /** Stale responses are served for this long when the upstream fails, where the response says nothing about it. Default 1 m. */
+  /** Stale responses are served for this long when the upstream fails, where the response says nothing about it. Default 0: only where it does. */
   readonly staleIfError?: Duration
   /** Lifetimes by status for responses that state none: `{ 404: '10s', 503: '1s' }`. Default: none. */
   readonly negative?: Readonly<Record<number, Duration>>
@@ -154,7 +154,7 @@ export function readCacheOptions(options: CacheOptions): CacheSettings {
       setCookie: read.oneOf('setCookie', given.setCookie, ['pass', 'strip', 'keep'], 'pass'),
       heuristicLimit: read.duration('heuristicLimit', given.heuristicLimit, day),
       staleWhileRevalidate: read.duration('staleWhileRevalidate', given.staleWhileRevalidate, 0),
-      staleIfError: read.duration('staleIfError', given.staleIfError, 60_000),
+      staleIfError: read.duration('staleIfError', given.staleIfError, 0),
       maxObjectSize,
       negative: readNegative(read.at('negative'), given.negative),
       tagHeaders,
