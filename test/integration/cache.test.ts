@@ -389,6 +389,23 @@ describe('freshness', () => {
     )
   })
 
+  it('tells the key when told to, as a string that every parser takes', async () => {
+    const clock = manualClock()
+    await using site = await cachedSite(
+      numbered({ ...minute, Vary: 'X-A' }),
+      { clock, cacheStatus: { key: true }, key: { headers: ['x-key'] } },
+      { headers: { response: { remove: ['Vary'] } } },
+    )
+    const key = 'key="http://shop.example/a?b=%22%0A\\"\\\\%C3%A9"'
+    const asked = { 'x-key': '"\\\u00e9' }
+    const first = await site.get('/a?b=%22', asked)
+    expect(first.headers['cache-status']).toBe(`weir; fwd=uri-miss; stored; ${key}`)
+    expect(first.headers.vary).toBeUndefined()
+    expect((await site.get('/a?b=%22', asked)).headers['cache-status']).toBe(`weir; hit; ttl=60; ${key}`)
+    clock.advance(61_000)
+    expect((await site.get('/a?b=%22', asked)).headers['cache-status']).toBe(`weir; fwd=stale; stored; ${key}`)
+  })
+
   it('heeds what clients ask for only when told to', async () => {
     await using plain = await cachedSite(numbered(minute))
     await using willing = await cachedSite(numbered(minute), { clientControl: true })

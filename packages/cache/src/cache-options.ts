@@ -59,8 +59,8 @@ interface CommonOptions {
   readonly tagHeaders?: readonly string[]
   /** Clients get the fields of `tagHeaders`, too. Default false. */
   readonly exposeTags?: boolean
-  /** Adds to `Cache-Status` (RFC 9211). Default true. */
-  readonly cacheStatus?: boolean
+  /** Adds to `Cache-Status` (RFC 9211). `{ key: true }` with the key, for debugging: it may hold what clients need not know. Default true. */
+  readonly cacheStatus?: boolean | { readonly key: boolean }
   /** Longest that a call of the store may take; then a lookup is a miss, and a change counts as not done. Default 1 s. */
   readonly storeTimeout?: Duration
   /** Largest body of a QUERY request that is made part of the key, bytes. 0: QUERY is not cached. Default 64 KiB. */
@@ -95,6 +95,8 @@ export interface CacheSettings {
   readonly minUses: number
   readonly refreshAhead: number
   readonly cacheStatus: boolean
+  /** `Cache-Status` tells the key. */
+  readonly keyStatus: boolean
   readonly maxQueryBody: number
   readonly storeTimeout: number
   readonly clock: Clock
@@ -168,7 +170,7 @@ export function readCacheOptions(options: CacheOptions): CacheSettings {
     finishAborted: read.boolean('finishAborted', given.finishAborted, false),
     minUses: read.number('minUses', given.minUses, 1, { min: 1, max: 15, integer: true }),
     refreshAhead: read.number('refreshAhead', given.refreshAhead, 0, { min: 0, max: 0.9 }),
-    cacheStatus: read.boolean('cacheStatus', given.cacheStatus, true),
+    ...readCacheStatus(read, given.cacheStatus),
     maxQueryBody: read.size('maxQueryBody', given.maxQueryBody, 65_536),
     storeTimeout: read.duration('storeTimeout', given.storeTimeout, 1000, { min: 1 }),
     clock,
@@ -248,4 +250,10 @@ function readCollapse(read: OptionReader, value: CommonOptions['collapse']): num
   if (value === true) return 5000
   const at = read.at('collapse')
   return at.duration('timeout', at.object<CollapseOptions>(value, ['timeout']).timeout, 5000, { min: 1 })
+}
+
+function readCacheStatus(read: OptionReader, value: CacheOptions['cacheStatus']): Pick<CacheSettings, 'cacheStatus' | 'keyStatus'> {
+  if (typeof value !== 'object') return { cacheStatus: read.boolean('cacheStatus', value, true), keyStatus: false }
+  const inner = read.at('cacheStatus')
+  return { cacheStatus: true, keyStatus: inner.boolean('key', inner.object<{ key: boolean }>(value, ['key']).key, false) }
 }

@@ -35,6 +35,12 @@ export class HitStatus {
   }
 }
 
+/** A parameter behind a member: the key as an sf-string (RFC 9651 §3.3.3), of which only printable ASCII may be part; the rest is percent-encoded. */
+export function keyParameter(key: string): string {
+  const text = key.replace(/[^\x20-\x7e]/gu, (character) => Buffer.from(character).toString('hex').replace(/../g, '%$&').toUpperCase())
+  return `; key="${text.replace(/["\\]/g, '\\$&')}"`
+}
+
 export function forwardStatus(name: string, forwarding: Forwarding): string {
   let text = `${name}; fwd=${forwarding.why}`
   if (forwarding.status !== undefined) text += `; fwd-status=${forwarding.status}`

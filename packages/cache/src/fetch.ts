@@ -15,7 +15,7 @@ import {
 } from '@weir/core'
 import type { Asked } from './answer.ts'
 import type { CacheSettings } from './cache-options.ts'
-import { type Forwarded, type Forwarding, forwardStatus } from './cache-status.ts'
+import { type Forwarded, type Forwarding, forwardStatus, keyParameter } from './cache-status.ts'
 import { type CacheEntry, freshFor } from './entry.ts'
 import type { CacheDecision } from './events.ts'
 import type { Fill } from './fill.ts'
@@ -132,8 +132,7 @@ export class Fetch implements Hooks {
     }
     const stored = this.#fill !== undefined && response.upstream !== undefined && this.#take(this.#fill, response, exchange, now)
     for (const name of this.#host.settings.rules.hidden) response.headers.delete(name)
-    if (this.#host.settings.cacheStatus)
-      response.headers.append('Cache-Status', forwardStatus(this.#host.settings.name, { why: this.#why, stored }))
+    if (this.#host.settings.cacheStatus) response.headers.append('Cache-Status', this.#status({ why: this.#why, stored }))
     return undefined
   }
 
@@ -306,7 +305,7 @@ export class Fetch implements Hooks {
     }
     if (this.#fill !== undefined) host.ended(this.#fill)
     if (this.#background) return undefined
-    const line = forwardStatus(host.settings.name, { why: this.#why, status: 304 })
+    const line = this.#status({ why: this.#why, status: 304 })
     const send = (reply: Reply): void => {
       const { fields: given = [] } = reply
       const fields = [...(given instanceof ReplyFields ? given.list : given)]
@@ -356,7 +355,13 @@ export class Fetch implements Hooks {
     if (this.#background) return undefined
     host.counts.staleHits++
     host.tell(exchange, 'stale', this.#target.key)
-    return host.fromStore(this.#wanted, entry, now, forwardStatus(host.settings.name, forwarding))
+    return host.fromStore(this.#wanted, entry, now, this.#status(forwarding))
+  }
+
+  #status(forwarding: Forwarding): string {
+    const { name, keyStatus } = this.#host.settings
+    const status = forwardStatus(name, forwarding)
+    return keyStatus ? status + keyParameter(this.#target.key) : status
   }
 
   #forget(entry: CacheEntry): void {

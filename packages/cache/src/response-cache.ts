@@ -16,7 +16,7 @@ import { type Exchange, HeaderList, type Hooks, type MaybePromise, type Reply, t
 import { LRUCache } from 'lru-cache'
 import { type Asked, answer, answerAgain, asksForAll, type Content, hasAlready } from './answer.ts'
 import { type CacheOptions, type CacheSettings, readCacheOptions } from './cache-options.ts'
-import { type Forwarded, forwardStatus, HitStatus } from './cache-status.ts'
+import { type Forwarded, forwardStatus, HitStatus, keyParameter } from './cache-status.ts'
 import { type CacheControls, controls } from './controls.ts'
 import { type CacheEntry, freshFor } from './entry.ts'
 import { type CacheDecision, decisions } from './events.ts'
@@ -267,7 +267,8 @@ class Cache implements FetchHost {
   /** Undefined when its body has gone. */
   fromStore(asked: Asked, entry: CacheEntry, now: number, status?: string): MaybePromise<Reply | undefined> {
     const { settings } = this
-    const line = settings.cacheStatus ? (status ?? this.#hitStatus.of(Math.ceil(freshFor(entry, now) / 1000))) : undefined
+    let line = settings.cacheStatus ? (status ?? this.#hitStatus.of(Math.ceil(freshFor(entry, now) / 1000))) : undefined
+    if (settings.keyStatus && status === undefined) line += keyParameter(entry.key)
     let made: MaybePromise<Reply | undefined>
     try {
       made =
@@ -510,7 +511,10 @@ class Cache implements FetchHost {
 
   #learn(exchange: Exchange, target: Target, wish: Wish, fill: Fill, news: FillNews): MaybePromise<Reply | Hooks | undefined> {
     const now = this.settings.now()
-    const line = this.settings.cacheStatus ? forwardStatus(this.settings.name, { why: 'uri-miss', collapsed: true }) : undefined
+    const { cacheStatus, keyStatus, name } = this.settings
+    const line = cacheStatus
+      ? forwardStatus(name, { why: 'uri-miss', collapsed: true }) + (keyStatus ? keyParameter(target.key) : '')
+      : undefined
     switch (news.kind) {
       case 'shared': {
         const { draft, length } = fill
