@@ -32,11 +32,11 @@ export function startForwarding(exchange: LiveExchange): void {
   }
   if (exchange.requestTaps !== undefined && !showBody(exchange, exchange.requestTaps)) return
   if (route.retry.hedge !== undefined) exchange.hedge = hedgeFor(exchange, route)
-  if (exchange.incoming === undefined) nextAttempt(exchange, 0)
+  if (exchange.incoming === undefined) nextAttempt(exchange)
   // Body bytes that came in one packet with the head are there when this tick is over, and not before.
   else
     process.nextTick(() => {
-      if (!exchange.finished) nextAttempt(exchange, 0)
+      if (!exchange.finished) nextAttempt(exchange)
     })
 }
 
@@ -106,44 +106,59 @@ export function cutShort(exchange: LiveExchange, error: ProxyError): void {
   else exchange.core.fail(exchange, error)
 }
 
-/** Chooses an upstream and sends, or waits for one. `queuedMs` is how long this try has waited already. */
-function nextAttempt(exchange: LiveExchange, queuedMs: number): void {
+/** Chooses an upstream and sends, or waits for one. */
+function nextAttempt(exchange: LiveExchange): void {
   if (exchange.failing) return
+  const { pool } = exchange.route as CompiledRoute
+  // Whoever waits has been asked when somebody became free, so a newcomer takes nothing from them.
+  if (tryNow(exchange, 0)) return
+  const since = exchange.core.clock.now()
+  const waiter = pool.wait(exchange, (error) => {
+    if (error === undefined) return tryNow(exchange, Math.max(exchange.core.clock.now() - since, 0.001))
+    exchange.waiter = undefined
+    if (!exchange.finished) exchange.core.fail(exchange, error)
+    return true
+  })
+  if (!ProxyError.is(waiter)) exchange.waiter = waiter
+  // For a retry there is nobody: what the try before met is the reason that its client should hear of.
+  else if (waiter.code === 'ERR_NO_UPSTREAM') giveUp(exchange, exchange.latest?.error ?? waiter)
+  else giveUp(exchange, waiter)
+}
+
+/** Sends, or ends it; false: nobody is free for it. @param queuedMs how long this try has waited */
+function tryNow(exchange: LiveExchange, queuedMs: number): boolean {
   const route = exchange.route as CompiledRoute
   const { pool } = route
   let upstream: Upstream | undefined
   try {
     const refused = pool.admit(exchange)
     if (refused !== undefined) {
-      // A retry that is not let through: what the try before met is the reason that its client should hear of.
+      stopWaiting(exchange)
+      // A retry that is not let through: as above.
       giveUp(exchange, exchange.latest?.error ?? refused)
-      return
+      return true
     }
-    if (queuedMs > 0 || exchange.latest !== undefined || !pool.hasWaiters) {
+    upstream = pool.pick(exchange)
+    if (upstream === undefined && exchange.tried.length > 0 && pool.allTried(exchange)) {
+      // Everybody was tried (and is not merely full): better the same again than nobody.
+      exchange.tried = []
       upstream = pool.pick(exchange)
-      if (upstream === undefined && exchange.tried.length > 0 && pool.allTried(exchange)) {
-        // Everybody was tried (and is not merely full): better the same again than nobody.
-        exchange.tried = []
-        upstream = pool.pick(exchange)
-      }
     }
   } catch (cause) {
+    stopWaiting(exchange)
     exchange.core.fail(exchange, stageError('balancer', cause))
-    return
+    return true
   }
-  if (upstream !== undefined) {
-    send(exchange, route, upstream, queuedMs)
-    return
-  }
-  const since = exchange.core.clock.now()
-  const waiter = pool.wait(exchange, (error) => {
-    exchange.waiter = undefined
-    if (exchange.finished) return
-    if (error !== undefined) exchange.core.fail(exchange, error)
-    else nextAttempt(exchange, queuedMs + Math.max(exchange.core.clock.now() - since, 0.001))
-  })
-  if (ProxyError.is(waiter)) giveUp(exchange, waiter)
-  else exchange.waiter = waiter
+  if (upstream === undefined) return false
+  stopWaiting(exchange)
+  send(exchange, route, upstream, queuedMs)
+  return true
+}
+
+function stopWaiting(exchange: LiveExchange): void {
+  if (exchange.waiter === undefined) return
+  exchange.route?.pool.leave(exchange.waiter)
+  exchange.waiter = undefined
 }
 
 /** @param upstream taken from the pool for this try */
@@ -224,11 +239,11 @@ export function takeRetry(exchange: LiveExchange, route: CompiledRoute): boolean
 
 export function retryAfter(exchange: LiveExchange, delay: number): void {
   if (delay <= 0) {
-    nextAttempt(exchange, 0)
+    nextAttempt(exchange)
     return
   }
   exchange.backoffTimer = exchange.core.clock.setTimeout(() => {
     exchange.backoffTimer = undefined
-    if (!exchange.finished) nextAttempt(exchange, 0)
+    if (!exchange.finished) nextAttempt(exchange)
   }, delay)
 }

@@ -1,4 +1,4 @@
-/** Who waits when all are busy, and who is let go when that changes. Waiters here do what exchanges do: on being woken they pick. */
+/** Who waits when all are busy, and who is let go when that changes. Waiters here do what exchanges do: on being woken they pick, and keep their place when that finds nobody. */
 import { fakeTransport, stubExchange, virtualClock } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import type { Attempt } from './attempt.ts'
@@ -27,19 +27,21 @@ function setup(upstreams: readonly UpstreamOptions[], options: Partial<PoolOptio
     return upstream === undefined ? undefined : ({ upstream } as unknown as Attempt)
   }
   const running = new Map<string, Attempt>()
-  /** Lines up; picks when woken, and lines up again when that was in vain. */
   const wait = (name: string, more: Partial<Exchange> = {}): Waiter | ProxyError => {
     const exchange = { ...stubExchange(), ...more }
-    return pool.wait(exchange, (error) => {
+    const waiter = pool.wait(exchange, (error) => {
       if (error !== undefined) {
         log.push(`${name}: ${error.code}`)
-        return
+        return true
       }
       const attempt = take(exchange)
-      log.push(`${name}: ${attempt?.upstream.id ?? 'in vain'}`)
-      if (attempt === undefined) wait(name, more)
-      else running.set(name, attempt)
+      if (attempt === undefined) return false
+      pool.leave(waiter as Waiter)
+      log.push(`${name}: ${attempt.upstream.id}`)
+      running.set(name, attempt)
+      return true
     })
+    return waiter
   }
   const occupy = (affinity: string): (() => void) => {
     const attempt = take({ ...stubExchange(), affinity }) as Attempt
@@ -148,21 +150,45 @@ describe('room for several', () => {
   })
 })
 
-it('a balancer that finds nobody although there is room does not make the line go round for ever', () => {
-  let asked = 0
-  const choosy: Balancer = {
-    name: 'choosy',
-    update() {},
-    pick() {
-      if (++asked > 50) throw new Error('asked for ever')
-      return undefined
-    },
+describe('a balancer that finds nobody for some', () => {
+  /** Nobody for those whose key is `x`. */
+  const choosy = (): Balancer & { asked: number } => {
+    let members: readonly Upstream[] = []
+    const made = {
+      name: 'choosy',
+      asked: 0,
+      update(available: readonly Upstream[]) {
+        members = available
+      },
+      pick(exchange: Exchange) {
+        made.asked++
+        return exchange.hashKey === 'x' ? undefined : members.find(({ full }) => !full)
+      },
+    }
+    return made
   }
-  const { pool, wait } = setup([up('a')], { balancer: choosy })
-  for (const name of ['1', '2', '3']) wait(name)
-  pool.setWeight('a', 2)
-  expect(pool.stats().waiting).toBe(3)
-  expect(asked).toBeLessThanOrEqual(3)
+
+  it('does not let them wait while nobody is busy: ERR_NO_UPSTREAM', () => {
+    const { pool, wait } = setup([up('a')], { balancer: choosy() })
+    expect(wait('1', { hashKey: 'x' })).toMatchObject({ code: 'ERR_NO_UPSTREAM', message: expect.stringContaining('choosy') })
+    expect(pool.stats().waiting).toBe(0)
+  })
+
+  it('lets those behind them go, and keeps their place and their time', async () => {
+    const balancer = choosy()
+    const { pool, clock, log, wait, occupy } = setup([up('a')], { balancer, queue: { timeout: '2s' } })
+    const release = occupy('a')
+    wait('1', { hashKey: 'x' })
+    await clock.advance(1500)
+    wait('2')
+    release()
+    expect([log, pool.stats().waiting]).toEqual([['2: a'], 1])
+    const { asked } = balancer
+    pool.setWeight('a', 2)
+    expect(balancer.asked - asked).toBeLessThanOrEqual(1)
+    await clock.advance(500)
+    expect(log).toEqual(['2: a', '1: ERR_QUEUE_TIMEOUT'])
+  })
 })
 
 describe('the end of waiting', () => {

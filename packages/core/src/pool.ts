@@ -32,7 +32,7 @@ import {
   readTransport,
 } from './pool-options.ts'
 import { type AppliedList, isSource, SourceReader } from './pool-source.ts'
-import { type Waiter, WaitQueue } from './queue.ts'
+import { type Settle, type Waiter, WaitQueue } from './queue.ts'
 import type { AddressCheck } from './transport/address-check.ts'
 import type { UpstreamTlsOptions } from './transport/tls.ts'
 import type { Transport } from './transport/transport.ts'
@@ -493,14 +493,17 @@ export class LivePool implements Pool, HealthTarget {
     return this.#usable.every((member) => exchange.tried.includes(member))
   }
 
-  /** True when a new exchange must queue behind others, whoever is free. */
+  /** Somebody waits; whoever has just been freed is for them. What is free for longer is nobody's of them. */
   get hasWaiters(): boolean {
     return this.#queue !== undefined && this.#queue.size > 0
   }
 
-  /** Waits for a slot. `settle` is called without an error when it is worth calling `pick` again. */
-  wait(exchange: Exchange, settle: (error: ProxyError | undefined) => void): Waiter | ProxyError {
+  /** Waits for a slot, for an exchange for which `pick` has found nobody. */
+  wait(exchange: Exchange, settle: Settle): Waiter | ProxyError {
     if (!this.hasUsable) return new ProxyError('ERR_NO_UPSTREAM')
+    // Nobody is busy who could become free: the balancer has nobody for this one.
+    if (!this.#members.some(({ full }) => full))
+      return new ProxyError('ERR_NO_UPSTREAM', { message: `The balancer ${this.#balancer.name} has no upstream for this request.` })
     return this.#queue?.enter(exchange, settle) ?? new ProxyError('ERR_QUEUE_FULL')
   }
 
@@ -546,8 +549,7 @@ export class LivePool implements Pool, HealthTarget {
     const queue = this.#queue
     if (queue === undefined || queue.size === 0) return
     if (!this.hasUsable) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
-    // Room may have come for several at once. Each one that is let go takes its slot before the next is looked at; a balancer that finds
-    // nobody all the same must not keep us here.
+    // Room may have come for several at once. Each one that is let go takes its slot before the next is looked at.
     else for (let left = queue.size; left > 0 && queue.wake((waiter) => this.#hasRoomFor(waiter.exchange)); left--) {}
   }
 

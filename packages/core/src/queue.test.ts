@@ -11,7 +11,7 @@ import { type Waiter, WaitQueue } from './queue.ts'
 
 const exchange = stubExchange()
 /** How many waiters a wake looks at. */
-const looked = 16
+const looked = 256
 
 type Operation =
   | { readonly do: 'enter' }
@@ -45,7 +45,7 @@ it('does what an array does', async () => {
         switch (op.do) {
           case 'enter': {
             const who = waiters.length
-            const waiter = queue.enter(exchange, (error) => settled.push([who, error?.code ?? 'go']))
+            const waiter = queue.enter(exchange, (error) => settled.push([who, error?.code ?? 'go']) > 0)
             expect(waiter === undefined).toBe(line.length >= limit)
             if (waiter === undefined) break
             waiters.push(waiter)
@@ -93,11 +93,15 @@ describe('inside a settle', () => {
   const setup = (limit = 10) => {
     const queue = new WaitQueue(virtualClock(), limit, 100)
     const settled: string[] = []
-    const enter = (name: string, then?: () => void): Waiter =>
-      queue.enter(exchange, (error) => {
+    const enter = (name: string, then?: () => void): Waiter => {
+      const waiter: Waiter = queue.enter(exchange, (error) => {
         settled.push(`${name}:${error?.code ?? 'go'}`)
+        if (error === undefined) queue.leave(waiter)
         then?.()
+        return true
       }) as Waiter
+      return waiter
+    }
     return { queue, settled, enter }
   }
 
@@ -132,10 +136,18 @@ describe('inside a settle', () => {
   })
 })
 
-it('a wake looks at the first sixteen: enough to pass over those who cannot go, and no scan of a long line', () => {
+it('who takes nothing keeps its place, and the next one is asked', () => {
   const queue = new WaitQueue(virtualClock(), 100, 100)
+  const asked: number[] = []
+  for (let i = 0; i < 4; i++) queue.enter(exchange, () => asked.push(i) > 0 && i === 2)
+  expect([queue.wake(() => true), asked, queue.size]).toEqual([true, [0, 1, 2], 3])
+  expect([queue.wake(() => true), asked, queue.size]).toEqual([false, [0, 1, 2, 0, 1, 3], 3])
+})
+
+it('a wake looks at the first 256: enough to pass over those who cannot go, and no scan without an end', () => {
+  const queue = new WaitQueue(virtualClock(), 300, 100)
   const settled: number[] = []
-  const waiters = Array.from({ length: 20 }, (_, i) => queue.enter(exchange, () => settled.push(i)))
+  const waiters = Array.from({ length: 260 }, (_, i) => queue.enter(exchange, () => settled.push(i) > 0))
   let looks = 0
   queue.wake((waiter) => {
     looks++
@@ -150,7 +162,7 @@ it('who has left is not settled by anything', async () => {
   const clock = virtualClock()
   const queue = new WaitQueue(clock, 5, 100)
   let settled = 0
-  const waiter = queue.enter(exchange, () => settled++) as Waiter
+  const waiter = queue.enter(exchange, () => ++settled > 0) as Waiter
   expect(queue.leave(waiter)).toBe(true)
   expect(queue.leave(waiter)).toBe(false)
   queue.wake(() => true)

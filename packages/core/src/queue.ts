@@ -7,6 +7,15 @@ import type { Clock } from './clock.ts'
 import { ProxyError } from './errors.ts'
 import type { Exchange } from './exchange.ts'
 
+/**
+ * With an error: the wait is over, and was in vain. Without: there may be room. Whoever takes it leaves the line first, since what it begins may end at once and wake
+ * others, and says true; with false it keeps its place and its time.
+ */
+export type Settle = (error: ProxyError | undefined) => boolean
+
+/** So many are looked at for one slot. They differ in what they have tried and in what their balancer wants of them; most of the time the first one takes it. */
+const mostLooks = 256
+
 export class Waiter {
   readonly exchange: Exchange
   readonly since: number
@@ -14,16 +23,16 @@ export class Waiter {
   previous: Waiter | undefined = undefined
   timer: unknown = undefined
   waiting: boolean = true
-  readonly #settle: (error: ProxyError | undefined) => void
+  readonly #settle: Settle
 
-  constructor(exchange: Exchange, since: number, settle: (error: ProxyError | undefined) => void) {
+  constructor(exchange: Exchange, since: number, settle: Settle) {
     this.exchange = exchange
     this.since = since
     this.#settle = settle
   }
 
-  settle(error: ProxyError | undefined): void {
-    this.#settle(error)
+  settle(error: ProxyError | undefined): boolean {
+    return this.#settle(error)
   }
 }
 
@@ -34,6 +43,7 @@ export class WaitQueue {
   #head: Waiter | undefined
   #tail: Waiter | undefined
   #size = 0
+  #asked: Waiter | undefined
 
   /** @param limit most waiters @param timeout milliseconds */
   constructor(clock: Clock, limit: number, timeout: number) {
@@ -42,12 +52,13 @@ export class WaitQueue {
     this.#timeout = timeout
   }
 
+  /** Whoever is being asked whether it takes what there is does not count: it does not stand in its own way. */
   get size(): number {
-    return this.#size
+    return this.#asked?.waiting === true ? this.#size - 1 : this.#size
   }
 
-  /** `settle` is called once, with an error when the wait was in vain. Returns undefined when the queue is full. */
-  enter(exchange: Exchange, settle: (error: ProxyError | undefined) => void): Waiter | undefined {
+  /** Returns undefined when the queue is full. */
+  enter(exchange: Exchange, settle: Settle): Waiter | undefined {
     if (this.#size >= this.#limit) return undefined
     const waiter = new Waiter(exchange, this.#clock.now(), settle)
     waiter.timer = this.#clock.setTimeout(() => {
@@ -74,19 +85,28 @@ export class WaitQueue {
     return true
   }
 
-  /** Lets the first waiter go that `ready` accepts, and says whether there was one; looks at a bounded number, because waiters differ only in what they have tried. */
+  /** Lets the first waiter go that `ready` accepts and that takes what there is, and says whether there was one. */
   wake(ready: (waiter: Waiter) => boolean): boolean {
     let waiter = this.#head
-    for (let looked = 0; waiter !== undefined && looked < 16; looked++) {
-      const next: Waiter | undefined = waiter.next
-      if (ready(waiter)) {
+    for (let looked = 0; waiter !== undefined && looked < mostLooks; looked++) {
+      if (ready(waiter) && this.#ask(waiter)) {
         this.leave(waiter)
-        waiter.settle(undefined)
         return true
       }
-      waiter = next
+      waiter = waiter.next
     }
     return false
+  }
+
+  #ask(waiter: Waiter): boolean {
+    // What one takes may end at once and free somebody for another.
+    const before = this.#asked
+    this.#asked = waiter
+    try {
+      return waiter.settle(undefined)
+    } finally {
+      this.#asked = before
+    }
   }
 
   /** Nobody will be served any more. */
