@@ -11,7 +11,16 @@ import { createServer as createHttp2Server, type ServerHttp2Stream } from 'node:
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { createPool, createProxy, type ProxyOptions } from '@weir/core'
-import { blackHolePort, everyRequest, type RawUpstream, rawConnect, rawRequest, rawUpstream, refusedPort } from '@weir/testing'
+import {
+  blackHolePort,
+  everyRequest,
+  type RawUpstream,
+  rawConnect,
+  rawRequest,
+  rawUpstream,
+  refusedPort,
+  testUpstream,
+} from '@weir/testing'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { h2Client } from './h2.ts'
 import { atRest, type Mounting, okUpstream, outcomeLog, type RunningProxy, startProxy, transports, until } from './setup.ts'
@@ -252,6 +261,29 @@ describe.each(transports)('E17 over %s: A client that leaves', (_, transport) =>
       expect(running.proxy.stats().inflight).toBe(1)
     }
   })
+
+  it.each(['GET', 'HEAD'])(
+    'over HTTP/2 a %s whose client leaves is noticed, as it is sent and while it waits for a slot',
+    async (method) => {
+      await using upstream = await testUpstream({ '*': () => undefined })
+      const log = outcomeLog()
+      await using running = await startProxy(
+        { upstreams: [{ url: upstream.url, maxConcurrent: 1 }], use: [log.stage] },
+        { transport, http2: true },
+      )
+      await using client = await h2Client(running.port)
+      const holds = client.open({ ':method': method })
+      await until('it is sent', () => upstream.requests.length === 1)
+      const waits = client.open({ ':method': method, expect: '100-continue' })
+      await until('it waits', () => running.proxy.stats().pools[0]?.waiting === 1)
+      waits.stream.close(8)
+      await until('that one has ended', () => log.outcomes.length === 1)
+      holds.stream.close(8)
+      await until('both have', () => log.outcomes.length === 2)
+      expect(log.outcomes.map(({ reason }) => reason)).toEqual(['ERR_CLIENT_ABORTED', 'ERR_CLIENT_ABORTED'])
+      expect(running.proxy.stats()).toMatchObject({ inflight: 0, pools: [{ waiting: 0, upstreams: [{ inflight: 0 }] }] })
+    },
+  )
 
   it('over HTTP/2 (the session) cancels everything that it asked for', async () => {
     await using upstream = await silent('HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst part')

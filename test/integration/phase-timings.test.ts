@@ -48,6 +48,18 @@ describe.each(made)('over %s', (_name, transport) => {
     expect(phases.lookupMs).toBeLessThan(phases.tcpMs as number)
   })
 
+  it('what stages wait for before it is no part of the first try', async () => {
+    await using upstream = await testUpstream({ '*': 'ok' })
+    let waited = 0
+    const waits = async (): Promise<undefined> => {
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      waited = performance.now()
+    }
+    await using proxy = await startProxy({ upstreams: [upstream.url], use: [waits] }, { transport })
+    await status(proxy.port)
+    expect((await proxy.outcome(1)).attempts[0]?.startedAt).toBeGreaterThanOrEqual(waited)
+  })
+
   it('every try has its own', async () => {
     await using broken = await rawUpstream(async (connection) => {
       await connection.readRequest()

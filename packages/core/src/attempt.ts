@@ -57,8 +57,8 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     this.upstream = upstream
     this.number = exchange.tries + 1
     this.before = exchange.latest
-    // The first try begins with the exchange unless it had to wait: stages run in between, but they are microseconds.
-    this.startedAt = this.number === 1 && queuedMs === 0 && exchange.hooks === undefined ? exchange.startedAt : exchange.core.clock.now()
+    // In the turn of its request the clock says when that came, and is not read again (docs/decisions/0024); whatever waited before is not the upstream's.
+    this.startedAt = exchange.core.clock.now()
     this.queuedMs = queuedMs
   }
 

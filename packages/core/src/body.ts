@@ -9,6 +9,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type Duplex, Readable } from 'node:stream'
+import { singleValued } from './client-head.ts'
 import { ProxyError } from './errors.ts'
 import { filterFields } from './headers.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
@@ -588,6 +589,8 @@ export class ResponsePump {
       for (let i = 0; i < trailers.length; i += 2) {
         const name = http2 ? (trailers[i] as string).toLowerCase() : (trailers[i] as string)
         const present = fields[name]
+        // As in a head the first line counts: node throws at a second one of these.
+        if (present !== undefined && http2 && singleValued.has(name)) continue
         fields[name] = present === undefined ? (trailers[i + 1] as string) : [present, trailers[i + 1] as string].flat()
       }
       res.addTrailers(fields as unknown as Parameters<ServerResponse['addTrailers']>[0])
@@ -626,6 +629,8 @@ export class ChainedPump extends ResponsePump {
   #taps: readonly BodyTap[] = []
   readonly #steps: readonly BodyStep[]
   readonly #ended = new Set<BodyTap>()
+  /** It has been told of, or nobody wants to hear. */
+  #over = false
   #trailers: string[] | undefined
 
   /** @param steps in the order in which the hooks asked for them; without a body only the taps remain, which hear the end */
@@ -664,6 +669,7 @@ export class ChainedPump extends ResponsePump {
   }
 
   override abort(): void {
+    this.#over = true
     for (const step of this.#steps) {
       if ('tap' in step) this.#tapEnd([step.tap], false)
       else step.transform.destroy()
@@ -692,7 +698,7 @@ export class ChainedPump extends ResponsePump {
       }
       if (!hasBody) continue
       const stream = step.transform
-      stream.on('error', (error) => this.events.onPumpError(error))
+      this.#watchEnd(stream)
       if (exit === undefined) {
         this.#entry = stream
         this.#taps = taps
@@ -745,10 +751,21 @@ export class ChainedPump extends ResponsePump {
       if (!this.write(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)) source.pause()
     })
     source.on('end', () => this.end(undefined))
-    source.on('error', (error) => this.events.onPumpError(error))
-    // Its `error` was before anybody listened.
-    const { errored } = source
-    if (errored) process.nextTick(() => this.events.onPumpError(errored))
+    this.#watchEnd(source)
+  }
+
+  /** A stream of somebody else's may break, or be closed in the middle, also before anybody listened. */
+  #watchEnd(stream: Readable): void {
+    const broken = (error?: Error | null): void => {
+      if (this.#over) return
+      this.#over = true
+      this.events.onPumpError(error ?? new Error('a stream was closed before its end'))
+    }
+    stream.on('error', broken)
+    stream.on('close', () => {
+      if (!stream.readableEnded) broken(stream.errored)
+    })
+    if (stream.errored || stream.closed || stream.destroyed || stream.readableEnded) process.nextTick(() => broken(stream.errored))
   }
 
   #tap(taps: readonly BodyTap[], chunk: Buffer): void {

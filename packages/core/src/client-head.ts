@@ -38,7 +38,7 @@ export function showHead({ req, res }: LiveExchange): void {
 }
 
 /** Fields that node:http2 writes once only. */
-const singleValued: ReadonlySet<string> = new Set(
+export const singleValued: ReadonlySet<string> = new Set(
   (
     'access-control-allow-credentials access-control-max-age access-control-request-method age authorization content-encoding content-language ' +
     'content-length content-location content-md5 content-range content-type date dnt etag expires from host if-match if-modified-since ' +

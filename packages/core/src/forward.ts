@@ -161,6 +161,19 @@ function stopWaiting(exchange: LiveExchange): void {
   exchange.waiter = undefined
 }
 
+/** The 100 that the client waits for. False when it has left: the exchange is over. */
+export function askForBody(exchange: LiveExchange): boolean {
+  exchange.owesContinue = false
+  try {
+    exchange.res.writeContinue()
+    return true
+  } catch {
+    // An HTTP/2 stream that has gone, and has not said so yet.
+    exchange.core.clientGone(exchange)
+    return false
+  }
+}
+
 /** @param upstream taken from the pool for this try */
 export function send(exchange: LiveExchange, route: CompiledRoute, upstream: Upstream, queuedMs: number): void {
   const attempt = new Attempt(exchange, upstream, queuedMs)
@@ -180,8 +193,7 @@ export function send(exchange: LiveExchange, route: CompiledRoute, upstream: Ups
   if (attempt.over) return
   if (exchange.owesContinue && exchange.body !== undefined) {
     // Policy has passed and somebody will read the body: now, and only now, is the client asked to send it.
-    exchange.owesContinue = false
-    exchange.res.writeContinue()
+    if (!askForBody(exchange)) return
   }
   exchange.hedge?.add(attempt)
   const { transport } = route.pool

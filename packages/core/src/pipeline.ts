@@ -114,7 +114,7 @@ export function runStages(exchange: LiveExchange, stages: readonly Stage[], inde
             stop(exchange, value, sink)
             return
           }
-          if (value === undefined || value === null || !take(exchange, value, sink)) runStages(exchange, stages, i + 1, sink)
+          if (value === undefined || value === null || !take(exchange, value, sink, stage)) runStages(exchange, stages, i + 1, sink)
         },
         (cause) => sink.onStageError(exchange, stageError(stage.name, cause)),
       )
@@ -124,24 +124,29 @@ export function runStages(exchange: LiveExchange, stages: readonly Stage[], inde
       stop(exchange, result as Reply | Hooks | null, sink)
       return
     }
-    if (result !== null && take(exchange, result as Reply | Hooks, sink)) return
+    if (result !== null && take(exchange, result as Reply | Hooks, sink, stage)) return
   }
   sink.onPassed(exchange)
 }
 
 /** The client has left meanwhile, or the exchange has failed. Whatever the stage took for it, it gives back in onFinish. */
 function stop(exchange: LiveExchange, value: Reply | Hooks | null | undefined, sink: StageSink): void {
-  if (value === undefined || value === null) return
+  if (typeof value !== 'object' || value === null) return
   if ('status' in value) {
-    if (value.body instanceof Readable) value.body.destroy()
+    if (value.body instanceof Readable) value.body.on('error', () => {}).destroy()
     return
   }
   if (exchange.finished) sink.onLateHooks(exchange, value)
   else keepHooks(exchange, value)
 }
 
-/** True when the value was a reply. */
-function take(exchange: LiveExchange, value: Reply | Hooks, sink: StageSink): boolean {
+/** True when that was the end of the way inward: a reply, or a mistake. */
+function take(exchange: LiveExchange, value: Reply | Hooks, sink: StageSink, stage: Stage): boolean {
+  if (typeof value !== 'object') {
+    const cause = new TypeError(`handle gave a ${typeof value}, and not a reply, hooks or undefined`)
+    sink.onStageError(exchange, stageError(stage.name, cause))
+    return true
+  }
   if ('status' in value) {
     sink.onReply(exchange, value)
     return true

@@ -10,6 +10,7 @@
  *
  * An upgrade takes the same way up to its 101 (upgrade.ts).
  */
+import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Http2SecureServer, Http2Server, Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { Duplex } from 'node:stream'
@@ -266,8 +267,10 @@ export class ProxyCore implements StageSink {
    */
   #watch(exchange: LiveExchange): void {
     if (exchange.finished) return
-    const { res } = exchange
-    res.on('close', () => {
+    const { req, res } = exchange
+    // Node's response to an HTTP/2 HEAD never says that it has closed; the stream does.
+    const source: EventEmitter = isHttp2(req) && !NoClient.is(res) ? (req as unknown as Http2ServerRequest).stream : res
+    source.on('close', () => {
       // It goes on without this client.
       if (exchange.res === res) this.#onClientClosed(exchange)
     })
@@ -479,11 +482,14 @@ export class ProxyCore implements StageSink {
   }
 
   #tellFinish(hooks: Hooks, outcome: Outcome, exchange: LiveExchange): void {
-    try {
-      hooks.onFinish?.(outcome, exchange)
-    } catch (cause) {
-      // There is nobody left to answer to, and the other hooks must still hear of the end.
+    // There is nobody left to answer to, and the other hooks must still hear of the end.
+    const warn = (cause: unknown): void =>
       process.emitWarning(`An onFinish hook threw: ${cause instanceof Error ? cause.message : String(cause)}`, { code: 'WEIR_ON_FINISH' })
+    try {
+      const result: unknown = hooks.onFinish?.(outcome, exchange)
+      if (isPromise(result)) result.then(undefined, warn)
+    } catch (cause) {
+      warn(cause)
     }
   }
 

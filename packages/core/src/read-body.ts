@@ -2,6 +2,7 @@
 import { BufferedBody } from './body.ts'
 import { consumedBody } from './consumed-body.ts'
 import type { LiveExchange } from './exchange-live.ts'
+import { askForBody } from './forward.ts'
 import { stageError } from './pipeline.ts'
 import type { MaybePromise, RequestTap } from './stage.ts'
 
@@ -17,8 +18,7 @@ export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<U
   }
   if (facts.length === undefined || facts.length > Math.min(limit, route?.maxBodySize ?? limit)) return undefined
   if (exchange.owesContinue) {
-    exchange.owesContinue = false
-    exchange.res.writeContinue()
+    if (!askForBody(exchange)) return undefined
   }
   const chunks: Buffer[] = []
   // They see it as it comes, as they would on its way to an upstream.

@@ -1,9 +1,9 @@
 /**
  * A response between head and bytes: what hooks see and edit (`ResponseHead`), and a real one that is put aside while a retry runs (`Stash`).
  */
-import type { Duplex } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import type { BodyStep } from './body.ts'
-import { HeaderList, isField } from './headers.ts'
+import { checkField, HeaderList, isField } from './headers.ts'
 import { ReplyFields } from './reply-fields.ts'
 import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
 import type { Upstream } from './upstream.ts'
@@ -54,6 +54,8 @@ export class ResponseHead implements ProxyResponse {
       stream.destroy()
       return
     }
+    // Before it is joined nobody listens, and an error without a listener ends the process.
+    stream.on('error', ignore)
     this.steps ??= []
     this.steps.push({ transform: stream })
     this.headers.delete('content-length')
@@ -68,7 +70,9 @@ export class ResponseHead implements ProxyResponse {
     this.ahead = Math.max(this.ahead, bytes)
   }
 
+  /** @throws TypeError, RangeError, ProxyError what cannot be sent */
   replace(reply: Reply): void {
+    expectReply(reply)
     for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
     this.steps = undefined
     this.replacement = reply
@@ -94,4 +98,24 @@ export function replyFields(reply: Reply): readonly string[] {
   }
   if (!typed) out.push('Content-Type', 'text/plain; charset=utf-8')
   return out
+}
+
+function ignore(): void {}
+
+/**
+ * What a stage gives for a reply may be anything, where nobody checks types.
+ * @throws TypeError, RangeError, ProxyError
+ */
+export function expectReply(reply: Reply): void {
+  const { status, headers, body } = reply
+  if (!Number.isInteger(status) || status < 200 || status > 599) throw new RangeError(`status ${status} is not from 200 to 599`)
+  if (body !== undefined && typeof body !== 'string' && !(body instanceof Uint8Array) && !(body instanceof Readable))
+    throw new TypeError(`its body is ${body === null ? 'null' : typeof body}, and not a text, bytes or a Readable of node:stream`)
+  // What it may meet before anybody reads it must not end the process.
+  if (body instanceof Readable) body.on('error', ignore)
+  for (const [name, value] of Object.entries(headers ?? {}))
+    for (const line of [value].flat()) {
+      if (typeof line !== 'string') throw new TypeError(`its header ${name} is ${line === null ? 'null' : typeof line}, and not a text`)
+      checkField(name, line)
+    }
 }

@@ -9,13 +9,13 @@ import { ChainedPump, hold, letGo, ResponsePump } from './body.ts'
 import { showHead, writeHead } from './client-head.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import { checkField, isField } from './headers.ts'
+import { isField } from './headers.ts'
 import { keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
 import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
 import { type PublicFace, rewriteRedirects } from './redirect.ts'
 import { lengthLast, ReplyFields } from './reply-fields.ts'
 import { isHttp2 } from './request-check.ts'
-import { ResponseHead, replyFields, type Stash, statusHasBody } from './response-head.ts'
+import { expectReply, ResponseHead, replyFields, type Stash, statusHasBody } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
 import type { Reply } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
@@ -198,9 +198,7 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
 
 function checkReply(exchange: LiveExchange, reply: Reply): boolean {
   try {
-    if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599)
-      throw new RangeError(`status ${reply.status} is not from 200 to 599`)
-    for (const [name, value] of Object.entries(reply.headers ?? {})) for (const line of [value].flat()) checkField(name, line)
+    expectReply(reply)
     return true
   } catch (cause) {
     exchange.core.fail(exchange, new ProxyError('ERR_STAGE', { message: `A reply cannot be sent: ${(cause as Error).message}`, cause }))
@@ -210,6 +208,11 @@ function checkReply(exchange: LiveExchange, reply: Reply): boolean {
 
 function commitReply(exchange: LiveExchange, head: ResponseHead, reply: Reply): void {
   const { body } = reply
+  if (body instanceof Readable && head.hasBody && (body.destroyed || body.readableEnded)) {
+    const cause = body.errored ?? new Error('it was closed or read before it was sent')
+    exchange.core.fail(exchange, stageError('the body of a reply', cause))
+    return
+  }
   const bytes =
     body === undefined || body instanceof Readable
       ? undefined
