@@ -2,6 +2,7 @@
  * E1. `Connection` is how a sender says "this field is for you only" (RFC 9110 §7.6.1). It is also how an attacker says "drop the field that
  * your own proxy has set": hence the second half.
  */
+import type { StageHandler } from '@weir/core'
 import { everyRequest, type RawRequest, rawConnect, rawRequest, rawUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { okUpstream, startProxy, transports } from './setup.ts'
@@ -173,6 +174,21 @@ describe.each(transports)('E1 over %s: A request field named in Connection', (_,
       await using running = await startProxy({ upstreams: [upstream.url], use: [credentials] }, { transport })
       await rawRequest(running.port, get('Connection: X-User', 'X-User: root'))
       expect(upstream.requests[0]?.all('x-user')).toEqual(['u1'])
+    })
+
+    it('what a stage sets on the request, whatever the client sent under that name', async () => {
+      await using upstream = await okUpstream()
+      const seen: (string | undefined)[] = []
+      const user: StageHandler = ({ headers }) => {
+        seen.push(headers.get('x-user'))
+        headers.set('X-User', 'u1')
+      }
+      await using running = await startProxy({ upstreams: [upstream.url], use: [user] }, { transport })
+      for (const lines of [[], ['X-User: root'], ['X-User: u1', 'x-user: u1']])
+        await rawRequest(running.port, get('Connection: close, X-User', ...lines))
+      expect(upstream.requests.map((request) => request.all('x-user'))).toEqual([['u1'], ['u1'], ['u1']])
+      // Nominated, it is for this hop and nobody behind it.
+      expect(seen).toEqual([undefined, undefined, undefined])
     })
 
     it('the TE that lets the upstream send trailers', async () => {

@@ -1,11 +1,12 @@
 /**
  * Hop-by-hop fields end at this proxy, in both directions (RFC 9110 §7.6.1): the fixed ones, and every field that the sender nominated in
  * `Connection`. A sender may nominate anything, also fields that only the proxy may decide about, so removal comes first and the proxy's own
- * fields (`X-Forwarded-*`, `Host`, framing) are added behind it; a nomination can therefore never strip them.
+ * fields (`X-Forwarded-*`, `Host`, framing, what a stage sets) are added behind it; a nomination can therefore never strip them.
  *
  * The scan runs for every message. Names are compared by length and first letter before all else: of the ten to thirty fields of a usual
  * message, most fall out on a table look-up.
  */
+import { filterFields } from './headers.ts'
 
 const none: readonly string[] = []
 
@@ -80,18 +81,25 @@ export function nominated(connection: string): readonly string[] {
 }
 
 /**
- * Copies the end-to-end fields of a request. `Expect` is dropped too, although it is end-to-end: Weir answers it itself, after its policies
- * have run. `connection` is the value of all `Connection` lines. Forwarding fields are left out when `dropForwarding` is set: nobody's are believed who is not trusted.
+ * The fields of a request without those that its sender nominated, before any stage sees them: what a stage sets under such a name is the proxy's own, and goes on.
+ * Per-hop fields stay until the request is forwarded. The same list when there is nothing to drop. @param connection the value of all `Connection` lines
  */
-export function endToEndRequestFields(raw: readonly string[], connection: string, dropForwarding: boolean): string[] {
-  const nominatedNames = connection === '' ? none : nominated(connection)
+export function withoutNominated(raw: readonly string[], connection: string): readonly string[] {
+  const names = connection === '' ? none : nominated(connection).filter((name) => !isPerHopName(name))
+  return names.length === 0 ? raw : filterFields(raw, (name) => !names.includes(name.toLowerCase()))
+}
+
+/**
+ * Copies the end-to-end fields of a request. `Expect` is dropped too, although it is end-to-end: Weir answers it itself, after its policies
+ * have run. Forwarding fields are left out when `dropForwarding` is set: nobody's are believed who is not trusted.
+ */
+export function endToEndRequestFields(raw: readonly string[], dropForwarding: boolean): string[] {
   const out: string[] = []
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string
     if (isPerHop(name)) continue
     if (name.length === 6 && name.toLowerCase() === 'expect') continue
     if (dropForwarding && isForwardingField(name)) continue
-    if (nominatedNames.length > 0 && nominatedNames.includes(name.toLowerCase())) continue
     out.push(name, raw[i + 1] as string)
   }
   return out

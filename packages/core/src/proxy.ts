@@ -26,6 +26,7 @@ import { LiveExchange } from './exchange-live.ts'
 import { cutShort, startForwarding } from './forward.ts'
 import type { Forwarding } from './forwarded.ts'
 import { filterFields, HeaderList } from './headers.ts'
+import { withoutNominated } from './hop-by-hop.ts'
 import { type InjectedRequest, type InjectedResponse, inject } from './inject.ts'
 import { relayInterim } from './interim-relay.ts'
 import { NoClient } from './no-client.ts'
@@ -197,7 +198,7 @@ export class ProxyCore implements StageSink {
       const facts = checkRequest(req, connection)
       exchange.facts = facts
       exchange.url = facts.url
-      exchange.headers = new HeaderList(facts.raw)
+      exchange.headers = new HeaderList(withoutNominated(facts.raw, facts.connection))
       exchange.clientIp = this.forwarding.clientIp(connection, exchange.headers)
       route = this.settings.router.find(exchange, facts.host)
       exchange.route = route

@@ -33,7 +33,7 @@ export function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream
   const { core, hooks } = exchange
   const facts = exchange.facts as RequestFacts
   const connection = exchange.connection as NonNullable<LiveExchange['connection']>
-  const fields = endToEndRequestFields(exchange.headers.raw, facts.connection, !connection.trusted)
+  const fields = endToEndRequestFields(exchange.headers.raw, !connection.trusted)
   const policy = route.hostHeader
   if (policy !== 'client' || facts.host === undefined) setHost(fields, typeof policy === 'object' ? policy.fixed : upstream.authority)
   if (exchange.body !== undefined) {

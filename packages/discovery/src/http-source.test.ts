@@ -206,6 +206,8 @@ describe('no good answer: the last good list stays', () => {
     ['half of it', ok('["http://10.'), 'ERR_DISCOVERY_SYNTAX'],
     ['an HTML page', ok('<html>'), 'ERR_DISCOVERY_SYNTAX'],
     ['no list', ok('{}'), 'ERR_DISCOVERY_LIST'],
+    ['a socket of this machine', ok('["http://10.0.0.1:1","unix:/run/docker.sock"]'), 'ERR_DISCOVERY_LIST'],
+    ['such a socket, with settings', ok('[{"url":" UNIX:/run/docker.sock"}]'), 'ERR_DISCOVERY_LIST'],
     ['a list with a mistake', ok('["http://10.0.0.1:1",{"url":"http://10.0.0.9","weight":1.5}]'), 'ERR_DISCOVERY_LIST'],
     ['the metadata service alone', ok('["http://169.254.169.254"]'), 'ERR_DISCOVERY_REFUSED'],
   ])('%s', async (_what, answer, code) => {

@@ -119,7 +119,16 @@ class Asking {
     }
     const coding = headers['content-encoding']?.toLowerCase() ?? 'identity'
     if (coding !== 'identity') throw this.#error('ERR_DISCOVERY_HTTP', `answered with the coding ${coding}, which was not asked for`)
-    const list = await readList(body, parse, this.#source.name, url.origin + url.pathname)
+    const what = url.origin + url.pathname
+    const list = await readList(body, parse, this.#source.name, what)
+    // Sockets of this machine are nothing that another one can know of, and no check of addresses looks at them.
+    const sockets = list.flatMap((entry, index) =>
+      isSocket(entry)
+        ? [{ path: `$[${index}]`, given: JSON.stringify(entry), expected: 'no unix: socket, which only a list of this machine may name' }]
+        : [],
+    )
+    if (sockets.length > 0)
+      throw new DiscoveryError('ERR_DISCOVERY_LIST', this.#source.name, `${what} names sockets of this machine`, { problems: sockets })
     this.#last = { list, etag: headers.etag, modified: headers['last-modified'] }
     return { list, freshMs: fresh }
   }
@@ -178,4 +187,9 @@ function readHeaders(value: unknown, read: OptionReader): HttpSettings['headers'
     }
   }
   return value as Headers
+}
+
+function isSocket(entry: UpstreamInput): boolean {
+  const url = typeof entry === 'object' && 'url' in entry ? entry.url : entry
+  return /^\s*unix:/i.test(String(url))
 }
