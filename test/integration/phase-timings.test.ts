@@ -1,6 +1,7 @@
 /** What an attempt tells of its phases: waiting, lookup, TCP, TLS, first byte, last byte; each try has its own. */
 import { type AttemptOutcome, httpProxyTransport, undiciTransport } from '@weir/core'
-import { certificates, rawUpstream, testUpstream } from '@weir/testing'
+import { circuitBreaker } from '@weir/health'
+import { certificates, rawConnect, rawUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { startProxy } from './observed.ts'
 
@@ -58,6 +59,27 @@ describe.each(made)('over %s', (_name, transport) => {
     await using proxy = await startProxy({ upstreams: [upstream.url], use: [waits] }, { transport })
     await status(proxy.port)
     expect((await proxy.outcome(1)).attempts[0]?.startedAt).toBeGreaterThanOrEqual(waited)
+  })
+
+  it('what the client takes for its body is told apart, and makes no upstream look slow', async () => {
+    await using upstream = await testUpstream({ '*': (req, res) => void req.resume().once('end', () => res.end('ok')) })
+    await using proxy = await startProxy(
+      { upstreams: [upstream.url], health: [circuitBreaker({ latency: { above: '100ms', minRequests: 1 } })] },
+      { transport },
+    )
+    for (let i = 1; i <= 3; i++) {
+      await using client = await rawConnect(proxy.port)
+      void client.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na')
+      await new Promise((resolve) => setTimeout(resolve, 150))
+      void client.write('b')
+      expect((await client.readResponse()).status).toBe(200)
+      const { attempts } = await proxy.outcome(i)
+      const { headMs, uploadMs } = attempts[0] as AttemptOutcome
+      expect(uploadMs).toBeGreaterThan(100)
+      expect(headMs).toBeGreaterThanOrEqual(uploadMs)
+    }
+    await status(proxy.port)
+    expect((await proxy.outcome(4)).attempts[0]?.uploadMs).toBe(0)
   })
 
   it('every try has its own', async () => {

@@ -120,8 +120,9 @@ export class Latencies {
     // A pooled connection that had gone stale: the server may be in the best of health.
     if (error?.code === 'ERR_UPSTREAM_RESET' && outcome.reused) return false
     const failed = error !== undefined || (this.#rules.serverErrors && status !== undefined && status >= 500)
-    const measured = failed || byLastByte ? outcome.durationMs : outcome.headMs
-    if (measured === undefined) return false
+    const whole = failed || byLastByte ? outcome.durationMs : outcome.headMs
+    if (whole === undefined) return false
+    const measured = whole - outcome.uploadMs
     // An outcome tells when it was, which spares a look at the clock; only a clock of one's own does not know about that.
     if (this.#rules.clock === undefined) this.#now[0] = Math.max(this.#now[0] as number, outcome.startedAt + outcome.durationMs)
     else this.tick()

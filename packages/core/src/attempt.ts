@@ -66,6 +66,13 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     return this.#mode === 'over'
   }
 
+  get uploadMs(): number {
+    const { incoming } = this.#exchange
+    if (incoming === undefined) return 0
+    const most = this.headMs ?? this.durationMs
+    return incoming.endedAt === undefined ? most : Math.max(0, Math.min(most, incoming.endedAt - this.startedAt))
+  }
+
   get reused(): boolean {
     return this.call.reused
   }

@@ -10,6 +10,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type Duplex, Readable } from 'node:stream'
 import { singleValued } from './client-head.ts'
+import type { Clock } from './clock.ts'
 import { ProxyError } from './errors.ts'
 import { filterFields } from './headers.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
@@ -182,11 +183,13 @@ export class IncomingBody implements RequestBody {
   readonly hasTrailers: boolean
   /** Client body bytes seen. */
   bytes: number = 0
+  /** When the client had sent all of it. */
+  endedAt: number | undefined = undefined
   readonly #req: IncomingMessage
   readonly #maxSize: number
   readonly #replay: ReplayBuffer
   readonly #onFailure: (error: Error) => void
-  readonly #exchange: TrailerFilter | undefined
+  readonly #exchange: BodyOwner | undefined
   #reader: BodyReader | undefined
   /** Index of the next replayed chunk, or -1 when the reader is live. */
   #cursor = -1
@@ -215,7 +218,7 @@ export class IncomingBody implements RequestBody {
     replayLimit: number,
     onFailure: (error: Error) => void,
     transforms?: readonly Duplex[],
-    exchange?: TrailerFilter,
+    exchange?: BodyOwner,
   ) {
     this.length = transforms === undefined ? length : undefined
     this.hasTrailers = hasTrailers
@@ -392,6 +395,7 @@ export class IncomingBody implements RequestBody {
       }
     })
     req.on('end', () => {
+      this.endedAt = this.#exchange?.core.clock.now()
       this.#tellEnd(true)
       if (this.#error !== undefined) return
       this.#received = true
@@ -486,12 +490,13 @@ export class IncomingBody implements RequestBody {
   }
 }
 
-/** The part of an exchange that decides about request trailers. */
-export interface TrailerFilter {
+/** The part of an exchange that its body needs. */
+export interface BodyOwner {
   readonly trailerRules: readonly ((name: string) => boolean)[] | undefined
+  readonly core: { readonly clock: Clock }
 }
 
-function trailersOf({ rawTrailers }: IncomingMessage, rules: TrailerFilter['trailerRules']): string[] | undefined {
+function trailersOf({ rawTrailers }: IncomingMessage, rules: BodyOwner['trailerRules']): string[] | undefined {
   if (rawTrailers.length === 0) return undefined
   return endToEndTrailers(rules === undefined ? rawTrailers : filterFields(rawTrailers, (name) => !rules.some((matches) => matches(name))))
 }

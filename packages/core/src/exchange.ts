@@ -110,6 +110,11 @@ export interface AttemptOutcome {
   readonly tlsMs: number | undefined
   /** From the start of the try to the final response head. */
   readonly headMs: number | undefined
+  /**
+   * Of that, how long the client took to send the rest of its body; 0 without one. Whoever judges the upstream by its time takes this off, or clients that upload slowly
+   * would make it look slow. All of `headMs` when the head came before the end of the body.
+   */
+  readonly uploadMs: number
   /** From the start of the try to its end. */
   readonly durationMs: number
   readonly reused: boolean

@@ -533,7 +533,7 @@ export class LivePool implements Pool, HealthTarget {
     this.#leave(attempt, own)
     own.inflight--
     this.#inflight--
-    if (attempt.headMs !== undefined) own.observe(attempt.headMs)
+    if (attempt.headMs !== undefined) own.observe(attempt.headMs - attempt.uploadMs)
     const outcome: AttemptOutcome = attempt
     try {
       this.#balancer.release?.(own, outcome)

@@ -123,9 +123,9 @@ export function adaptiveConcurrency(options?: AdaptiveConcurrencyOptions): Healt
 
 /** Only answers that were answers: a fast failure is no sign of a fast server. */
 function sampleInto(limiter: Limiter | undefined, outcome: Parameters<NonNullable<HealthPolicy['onAttempt']>>[0]): void {
-  const { headMs, status = 0, startedAt } = outcome
+  const { headMs, uploadMs, status = 0, startedAt } = outcome
   if (limiter !== undefined && headMs !== undefined && status < 500 && status !== 101 && attemptVerdict(outcome) === 'answered')
-    limiter.sample(headMs, startedAt)
+    limiter.sample(headMs - uploadMs, startedAt)
 }
 
 function poolLimit(name: string, settings: GradientSettings, initial: number): HealthPolicy {

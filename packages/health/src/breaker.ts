@@ -62,7 +62,7 @@ export class Breaker {
 
   #trial(attempt: AttemptOutcome, failed: boolean): void {
     const { latency } = this.#settings
-    const slow = latency !== undefined && (attempt.headMs ?? attempt.durationMs) > latency.above
+    const slow = latency !== undefined && (attempt.headMs ?? attempt.durationMs) - attempt.uploadMs > latency.above
     this.#move(
       { kind: 'trial', passed: !failed && !slow, now: this.#clock.now() },
       failed ? 'a trial failed' : slow ? 'a trial was slow' : 'trials passed',
@@ -84,7 +84,7 @@ export class Breaker {
     if (told && verdict === 'answered') return
     const { latency, isFailure } = this.#settings
     const failed = verdict === 'failed' || isFailure(outcome.status ?? 0)
-    const slow = latency !== undefined && (outcome.headMs ?? outcome.durationMs) > latency.above
+    const slow = latency !== undefined && (outcome.headMs ?? outcome.durationMs) - outcome.uploadMs > latency.above
     const now = this.#clock.now()
     switch (this.circuit.kind) {
       case 'closed':

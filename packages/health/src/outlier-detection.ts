@@ -162,12 +162,12 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
     sweepAfter(control, now)
   }
 
-  const answered = (record: OutlierRecord, status: number, headMs: number | undefined): void => {
+  const answered = (record: OutlierRecord, status: number, answerMs: number | undefined): void => {
     record.localErrors = 0
     if (status < 500 || status > 599) {
       record.serverErrors = 0
       record.gatewayErrors = 0
-      if (headMs !== undefined) record.latencies?.record(headMs)
+      if (answerMs !== undefined) record.latencies?.record(answerMs)
       return
     }
     record.failures++
@@ -223,7 +223,7 @@ export function outlierDetection(options?: OutlierOptions): HealthPolicy {
           return
         case 'answered':
           record.requests++
-          answered(record, outcome.status ?? 0, outcome.headMs)
+          answered(record, outcome.status ?? 0, outcome.headMs === undefined ? undefined : outcome.headMs - outcome.uploadMs)
           return
         case 'failed':
           record.requests++

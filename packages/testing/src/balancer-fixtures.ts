@@ -135,6 +135,7 @@ export function stubOutcome(upstream: Upstream): AttemptOutcome {
     tcpMs: undefined,
     tlsMs: undefined,
     headMs: 1,
+    uploadMs: 0,
     durationMs: 1,
     reused: true,
     status: 200,
