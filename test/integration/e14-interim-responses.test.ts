@@ -83,6 +83,13 @@ describe.each(transports)('E14 over %s: An interim response', (_, transport) => 
     }
   })
 
+  it('is dropped when there are more than anybody wants: a flood of them would wait in memory', async () => {
+    await using upstream = await rawUpstream(everyRequest(() => hints.repeat(500) + ok))
+    await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
+    const response = await rawRequest(running.port, get.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'))
+    expect([response.status, response.interims.length]).toEqual([200, 64])
+  })
+
   it('is read in whatever pieces it comes', async () => {
     const bytes = `HTTP/1.1 100 Continue\r\nX-A: 1\r\n\r\n${hints}${ok}`
     await using upstream = await rawUpstream(async (connection) => {

@@ -277,4 +277,31 @@ describe.each(transports)('E16 over %s: An upstream that dies within its body', 
     expect(await client.closed).toBe('reset')
     expect((await log.outcome(1)).error?.source).toBe('upstream')
   })
+
+  it('of a pipelined request leaves the answer before it whole', async () => {
+    const { opened, open } = gate()
+    await using upstream = await rawUpstream(async (connection) => {
+      const { target } = await connection.readRequest()
+      if (target === '/second') {
+        await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf')
+        connection.reset()
+        return
+      }
+      await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst')
+      await opened
+      await connection.send(' half')
+    })
+    const log = outcomeLog()
+    await using running = await startProxy({ upstreams: [upstream.url], use: [log.stage] }, { transport })
+    await using client = await rawConnect(running.port)
+    void client.write(`${get}${get.replace(' / ', ' /second ')}`)
+    await client.sees('first')
+    await until('the second has broken', () => running.proxy.stats().pools[0]?.upstreams[0]?.inflight === 1)
+    open()
+    const first = await client.readResponse()
+    expect([first.status, first.text(), first.complete]).toEqual([200, 'first half', true])
+    await client.closed
+    await until('both have ended', () => running.proxy.stats().inflight === 0)
+    expect(log.outcomes.map(({ reason }) => reason).sort()).toEqual(['ERR_UPSTREAM_BODY', 'completed'])
+  })
 })

@@ -75,6 +75,11 @@ export function resetClient(exchange: LiveExchange): void {
     ;(res as unknown as Http2ServerResponse).stream?.close(2)
     return
   }
+  // Answers to earlier requests of the connection are still on their way: this one's turn is when it breaks.
+  if (exchange.kind === 'request' && res.socket === null && !res.writableFinished && !req.socket.destroyed) {
+    res.once('socket', () => resetClient(exchange))
+    return
+  }
   const socket = (res as ServerResponse).socket ?? req.socket
   // Only a reset shows the truncation of a body that ends with the connection (HTTP/1.0); for the others it does no harm.
   if (socket !== null && !('encrypted' in socket) && typeof socket.resetAndDestroy === 'function' && socket.remoteAddress !== undefined)

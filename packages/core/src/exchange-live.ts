@@ -85,6 +85,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   deadlineTimer: unknown = undefined
   /** This event came by `checkContinue`: the 100 is ours to send. */
   owesContinue: boolean = false
+  /** 1xx heads that were relayed. */
+  interims: number = 0
   /** A head is being written or was: no second answer is possible. */
   answered: boolean = false
   /** It has failed, and is on its way to its end: nothing may set it going again, whatever was under way. */

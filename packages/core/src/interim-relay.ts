@@ -6,10 +6,14 @@ import { endToEndResponseFields } from './hop-by-hop.ts'
 import { NoClient } from './no-client.ts'
 import { isHttp2 } from './request-check.ts'
 
+/** So many for one request; what comes beyond is dropped, for it waits in memory where a client does not read, and nobody is told to stop. */
+const mostInterims = 64
+
 export function relayInterim(exchange: LiveExchange, status: number, headers: readonly string[]): void {
   const { req, res } = exchange
   // RFC 9110 §15.2: never to an HTTP/1.0 client; and a head that is on its way cannot be overtaken.
   if (exchange.answered || exchange.finished || exchange.kind === 'upgrade' || NoClient.is(res) || status < 102 || status > 199) return
+  if (++exchange.interims > mostInterims) return
   const fields = endToEndResponseFields(headers)
   if (isHttp2(req)) {
     const grouped: Record<string, string | number | string[]> = { ':status': status }

@@ -93,7 +93,8 @@ export function openTunnel(core: ProxyCore, exchange: LiveExchange, attempt: Att
   }
   pending.socket.on('error', ignore)
   runUpgradeHooks(exchange, attempt, endToEndResponseFields(headers), (fields) => {
-    if (fields === undefined || exchange.finished || socket.destroyed) {
+    // It may have failed while a hook took its time, and be on the way to another answer.
+    if (fields === undefined || exchange.finished || exchange.failing || socket.destroyed) {
       refused()
       return
     }
