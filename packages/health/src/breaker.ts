@@ -40,7 +40,14 @@ export class Breaker {
 
   /** Half-open: trials that run and have passed so far are fewer than it takes. */
   get hasRoom(): boolean {
-    return this.circuit.kind !== 'half-open' || this.#inflight - this.#old - this.#told.size + this.circuit.passed < this.#settings.trials
+    return this.#inflight < this.limit
+  }
+
+  /** Half-open: so many may be in flight. What began before, and trials that have been judged and go on, take no place of a trial. */
+  get limit(): number {
+    return this.circuit.kind === 'half-open'
+      ? this.#settings.trials - this.circuit.passed + this.#old + this.#told.size
+      : Number.POSITIVE_INFINITY
   }
 
   /** Recovering: the share of traffic to let through, a line from a tenth. */

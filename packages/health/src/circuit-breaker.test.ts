@@ -372,6 +372,43 @@ describe('half-open', () => {
 describe('per upstream', () => {
   const options: CircuitBreakerOptions = { scope: 'upstream', errorRatio: false, consecutive: 2, open: '5s', trials: 2, recovery: '10s' }
 
+  /** Two in turn, so that one stays; of u0, `old` exchanges go on. */
+  const withOld = async (old: number) => {
+    const r = rig(2, options)
+    const streams = Array.from({ length: old }, () => Promise.withResolvers<FakeResponse>())
+    const early: Promise<number>[] = []
+    for (const { promise } of streams) {
+      r.answer('u0', promise)
+      early.push(r.ask(), r.ask())
+      await r.clock.advance(1)
+    }
+    r.answer('u0', bad)
+    await r.many(4)
+    expect(story()).toEqual(['closed > open'])
+    await r.clock.advance(5000)
+    r.answer('u0', {})
+    return { r, early, end: () => streams.forEach(({ resolve }) => void resolve({})) }
+  }
+
+  it('what was sent before it opened takes no place of a trial, however long it goes on', async () => {
+    const { r, early, end } = await withOld(3)
+    expect(r.pool.get('u0')?.maxConcurrent).toBe(3 + 2)
+    await r.many(40)
+    expect(story().at(-1)).toBe('half-open > recovering')
+    end()
+    expect(await Promise.all(early)).toEqual(new Array(6).fill(200))
+    await r.close()
+  })
+
+  it('and no more trials run at once when it ends meanwhile', async () => {
+    const { r, early, end } = await withOld(1)
+    expect(r.pool.get('u0')?.maxConcurrent).toBe(1 + 2)
+    end()
+    await Promise.all(early)
+    expect(r.pool.get('u0')?.maxConcurrent).toBe(2)
+    await r.close()
+  })
+
   it('an open one is left out, tried with a small share and a limit, and grows back', async () => {
     const r = rig(2, options)
     r.answer('u0', bad)

@@ -128,7 +128,7 @@ function upstreamBreaker(settings: BreakerSettings): HealthPolicy {
       }
       case 'half-open':
         // First what keeps it small, then up.
-        control.setLimit(upstream, policy, settings.trials)
+        keepLimit(upstream)
         control.setWeightFactor(upstream, policy, 0.1)
         control.setUp(upstream, policy, 'circuit half-open')
         return true
@@ -141,6 +141,12 @@ function upstreamBreaker(settings: BreakerSettings): HealthPolicy {
         control.setWeightFactor(upstream, policy, 1)
         return true
     }
+  }
+
+  /** Old exchanges end, and trials are judged, while it is half-open. */
+  const keepLimit = (upstream: Upstream): void => {
+    const breaker = breakers.get(upstream)
+    if (breaker?.circuit.kind === 'half-open' && !settings.dryRun && !closed) pool?.setLimit(upstream, policy, Math.max(1, breaker.limit))
   }
 
   const join = (upstream: Upstream, control: HealthControl): void =>
@@ -162,8 +168,14 @@ function upstreamBreaker(settings: BreakerSettings): HealthPolicy {
       }
     },
     onAcquire: (upstream) => breakers.get(upstream)?.begun(),
-    onHead: (upstream, _status, _headers, attempt) => breakers.get(upstream)?.head(attempt),
-    onAttempt: (outcome) => breakers.get(outcome.upstream)?.ended(outcome),
+    onHead(upstream, _status, _headers, attempt) {
+      breakers.get(upstream)?.head(attempt)
+      keepLimit(upstream)
+    },
+    onAttempt(outcome) {
+      breakers.get(outcome.upstream)?.ended(outcome)
+      keepLimit(outcome.upstream)
+    },
     close() {
       closed = true
       for (const breaker of breakers.values()) breaker.close()
