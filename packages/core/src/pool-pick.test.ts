@@ -169,7 +169,7 @@ describe('the last resort of a retry', () => {
 })
 
 describe('load', () => {
-  const attemptOn = (upstream: Upstream, headMs?: number): Attempt => ({ upstream, headMs }) as unknown as Attempt
+  const attemptOn = (upstream: Upstream, headMs?: number, uploadMs = 0): Attempt => ({ upstream, headMs, uploadMs }) as unknown as Attempt
 
   it('counts from the pick to the release, however the upstream was chosen; the balancer hears of both', () => {
     const { pool, balancer, get } = setup([up('a'), up('b')])
@@ -195,14 +195,16 @@ describe('load', () => {
 
   it('latency is a moving average of heads; a try without a head leaves it alone', () => {
     const { pool, get } = setup([up('a')])
-    const take = (headMs?: number): number => {
-      pool.release(attemptOn(pool.pick(stubExchange()) as Upstream, headMs))
+    const take = (headMs?: number, uploadMs?: number): number => {
+      pool.release(attemptOn(pool.pick(stubExchange()) as Upstream, headMs, uploadMs))
       return get('a').latencyMs
     }
     expect(take()).toBe(0)
     expect(take(100)).toBe(100)
     expect(take(200)).toBeCloseTo(110)
     expect(take()).toBeCloseTo(110)
+    // What the client took for its body is not the upstream's.
+    expect(take(510, 400)).toBeCloseTo(110)
     let last = 0
     for (let i = 0; i < 100; i++) last = take(50)
     expect(last).toBeGreaterThan(50)
