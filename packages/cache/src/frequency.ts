@@ -11,24 +11,24 @@ export class FrequencySketch {
   /** @param entries that the cache holds about */
   constructor(entries: number) {
     const size = 2 ** Math.ceil(Math.log2(Math.max(64, entries)))
+    // As many counters in a row as keys that are counted before it forgets, or nearly: shared by ten, one would say of what is new what is true of others.
+    const width = size * 8
     // Two counters to a byte, four rows.
-    this.#table = new Uint8Array(size * 2)
-    this.#mask = size - 1
+    this.#table = new Uint8Array(width * 2)
+    this.#mask = width - 1
     this.#sample = size * 10
   }
 
   count(key: string): void {
     const hash = hashOf(key)
-    let grown = false
+    const least = this.estimate(key)
+    if (least === 15) return
+    // Only the lowest: the others are too high already, for the sake of other keys (conservative update: Estan, Varghese, 2002).
     for (let row = 0; row < 4; row++) {
       const slot = this.#slot(hash, row)
-      const value = this.#read(slot)
-      if (value < 15) {
-        this.#write(slot, value + 1)
-        grown = true
-      }
+      if (this.#read(slot) === least) this.#write(slot, least + 1)
     }
-    if (grown && ++this.#counted >= this.#sample) this.#halve()
+    if (++this.#counted >= this.#sample) this.#halve()
   }
 
   /** From 0 to 15. */

@@ -115,7 +115,11 @@ function toldBy(headers: HeaderList, scheme: string, host: string): string {
   let told = ''
   const { raw } = headers
   for (let i = 0; i < raw.length; i += 2) {
-    const name = (raw[i] as string).toLowerCase()
+    const sent = raw[i] as string
+    // Most fields are none of them, and are not lower-cased to find that out: `f` or `x`, in either case.
+    const first = sent.charCodeAt(0) | 0x20
+    if (first !== 0x66 && first !== 0x78) continue
+    const name = sent.toLowerCase()
     const value = raw[i + 1] as string
     if (name === 'forwarded') {
       for (const pair of value.match(/(?:host|proto)=(?:"(?:[^"\\]|\\.)*"|[^;,\s]*)/gi) ?? []) told += `\nforwarded: ${pair}`
