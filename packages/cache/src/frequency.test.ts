@@ -36,7 +36,7 @@ describe('a memory store', () => {
   const survivors = (admission: 'all' | 'frequency'): number => {
     const store = memoryStore({ maxSize: '256KiB', admission })
     const ask = (key: string): void => {
-      if ((store.find(key) as readonly unknown[]).length === 0) store.put(entryOf(key, body.length), body)
+      if ((store.find(key) as readonly unknown[]).length === 0) void store.put(entryOf(key, body.length), body)
     }
     const popular = Array.from({ length: 20 }, (_, i) => `popular-${i}`)
     for (let i = 0; i < 10; i++) popular.forEach(ask)
