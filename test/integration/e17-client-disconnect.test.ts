@@ -365,6 +365,36 @@ describe.each(transports)('E17 over %s: A client that has its answer', (_, trans
   })
 })
 
+describe.each(transports)(
+  'E17: A client that asked for another protocol, on a server that hands such sockets over, over %s',
+  (_name, transport) => {
+    const h2c = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: public.test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n`
+
+    it.each(['end', 'reset', 'destroy'] as const)('is seen to leave (%s), also behind bytes that it has sent', async (leave) => {
+      await using upstream = await silent()
+      const log = outcomeLog()
+      await using running = await startProxy({ upstreams: [upstream.url], use: [log.stage] }, { transport, mount: 'listener' })
+      ;(running.server as Server).on('upgrade', running.proxy.upgrade)
+      await using client = await rawConnect(running.port)
+      await client.write(h2c('/'))
+      await upstream.connection(1)
+      await client.write('more')
+      client[leave]()
+      expect(await log.outcome(1)).toMatchObject({ status: 499, reason: 'ERR_CLIENT_ABORTED' })
+      await until('the upstream to be let go', () => upstream.open === 0)
+      expect(running.proxy.stats().inflight).toBe(0)
+    })
+
+    it('gets its answer as a plain client, and the end of the connection', async () => {
+      await using upstream = await okUpstream()
+      await using running = await startProxy({ upstreams: [upstream.url] }, { transport, mount: 'listener' })
+      ;(running.server as Server).on('upgrade', running.proxy.upgrade)
+      const answer = await rawRequest(running.port, h2c('/'), { until: 'close' })
+      expect([answer.status, answer.text()]).toEqual([200, 'ok'])
+    })
+  },
+)
+
 describe('E17: A client that leaves while others are at work on its request, before the proxy has it,', () => {
   /** The proxy behind something that takes a while: a session that is looked up, say. */
   async function behind(http2: boolean, upstream: RawUpstream, options: Partial<ProxyOptions> = {}) {

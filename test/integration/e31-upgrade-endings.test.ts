@@ -8,6 +8,7 @@ import { blackHolePort, type RawConnection, type RawUpstream, rawConnect, rawUps
 import { describe, expect, it } from 'vitest'
 import { get, switching, upgradeHead } from './messages.ts'
 import { type ObservedProxy, startProxy, transports, until } from './observed.ts'
+import { incoming } from './sockets.ts'
 
 type Leaving = 'fin' | 'reset' | 'destroy'
 const leavings: readonly Leaving[] = ['fin', 'reset', 'destroy']
@@ -87,10 +88,13 @@ describe.each(transports)('E31 over %s', (_name, transport) => {
         await connection.stall()
       })
       await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport })
+      const sockets = incoming(proxy)
       await using client = await rawConnect(proxy.port)
-      // Bytes that nobody reads yet: behind them the end is not seen by itself.
-      void client.write(`${upgradeHead()}early frames`)
+      // With the head, and behind it: bytes that nobody reads yet, behind which the end is not seen by itself.
+      void client.write(`${upgradeHead()}early`)
       await upstream.request(1)
+      await client.write(' frames')
+      await until('they have come', () => sockets[0]?.bytesRead === `${upgradeHead()}early frames`.length)
       leave(client, how)
       await expectNothingLeft(proxy, upstream)
       expect((await proxy.outcome()).reason).toBe('ERR_CLIENT_ABORTED')

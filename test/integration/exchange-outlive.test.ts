@@ -1,11 +1,12 @@
 /** An exchange that others still want outlives its client: `exchange.outlive`, `response.readAhead`. And requests of the proxy's own: `exchange.fork`. */
-import type { ServerResponse } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import type { Outcome, ProxyResponse, Stage } from '@weir/core'
 import { rawConnect, rawRequest, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
 import { head } from './messages.ts'
 import { startProxy, transports, until } from './observed.ts'
+import { incoming } from './sockets.ts'
 
 /** Collects a response's body by a tap; wants it for as long as `wanted` says. */
 function collector(wanted: () => boolean, ahead = 0) {
@@ -60,6 +61,29 @@ describe.each(transports)('over %s', (_name, transport) => {
     })
     expect(outcome.attempts[0]?.error).toBeUndefined()
     expect(seen).toMatchObject({ ended: true })
+    expect(Buffer.concat(seen.chunks).toString()).toBe('whole')
+    expect(proxy.proxy.stats().inflight).toBe(0)
+  })
+
+  it('goes on without a client that asked for another protocol, on a server that hands such sockets over', async () => {
+    let answer: ServerResponse | undefined
+    await using upstream = await testUpstream({
+      '/': (_req, res) => {
+        answer = res
+      },
+    })
+    const { seen, stage } = collector(() => true)
+    await using proxy = await startProxy({ upstreams: [upstream.url], use: [stage] }, { transport, mount: 'listener' })
+    ;(proxy.server as Server).on('upgrade', proxy.proxy.upgrade)
+    const sockets = incoming(proxy)
+    const client = await rawConnect(proxy.port)
+    await client.write(head('GET', '/', 'Connection: Upgrade', 'Upgrade: h2c'))
+    await upstream.until((it) => it.requests.length === 1)
+    client.end()
+    await until('the client has left', () => seen.asked)
+    await until('its socket is given back', () => sockets[0]?.closed)
+    answer?.end('whole')
+    expect(await proxy.outcome()).toMatchObject({ status: 499, reason: 'ERR_CLIENT_ABORTED' })
     expect(Buffer.concat(seen.chunks).toString()).toBe('whole')
     expect(proxy.proxy.stats().inflight).toBe(0)
   })

@@ -250,7 +250,12 @@ export class ProxyCore implements StageSink {
     if (this.#running !== undefined) this.#running.previous = exchange
     this.#running = exchange
     this.#inflight++
-    if (exchange.kind === 'upgrade') exchange.stopWatching = watchClient(exchange.socket as Duplex, () => this.clientGone(exchange))
+    const { res, socket } = exchange
+    if (socket !== undefined)
+      exchange.stopWatching = watchClient(socket, () => {
+        // It goes on without this client.
+        if (exchange.res === res) this.clientGone(exchange)
+      })
     if (exchangeStart.hasSubscribers) exchangeStart.publish({ exchange })
   }
 
@@ -389,7 +394,7 @@ export class ProxyCore implements StageSink {
     exchange.hedge?.stop(exchange.error)
     exchange.attempt?.cancelQuietly(exchange.error)
     exchange.pump?.abort()
-    if (exchange.kind === 'upgrade') exchange.socket?.destroy()
+    exchange.socket?.destroy()
     this.finish(exchange)
   }
 
@@ -403,6 +408,8 @@ export class ProxyCore implements StageSink {
 
   #leave(exchange: LiveExchange, error: ProxyError): void {
     exchange.left = error
+    // A bare one has nobody else to close it.
+    exchange.socket?.destroy()
     exchange.res = NoClient.response()
     exchange.res.on('close', () => this.#onClientClosed(exchange))
     exchange.pump?.divert(exchange.res)

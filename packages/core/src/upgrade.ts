@@ -46,17 +46,32 @@ export function responseOn(req: IncomingMessage, socket: Duplex): ServerResponse
   return res
 }
 
-/** Watches a client that waits for its 101: nobody reads the socket then, so its end would go unseen. Returns the way to stop. */
+/** So much of what a client sends before its 101 is read to see its end behind it. A client that follows RFC 6455 sends nothing before it. */
+const earlyBytes = 16 * 1024
+
+/**
+ * Watches a client whose socket nobody reads until its answer is there: its end would go unseen. The end shows when all before it has been read, so that is
+ * taken, up to a limit, behind which an end is seen by the timeouts only. Returns the way to stop, which puts what was taken back into the socket.
+ */
 export function watchClient(socket: Duplex, onGone: () => void): () => void {
-  // read(0) lets the end surface without taking any byte.
-  const poke = (): void => void socket.read(0)
-  socket.on('readable', poke)
+  const taken: Buffer[] = []
+  let size = 0
+  const take = (): void => {
+    while (size < earlyBytes) {
+      const chunk = socket.read() as Buffer | null
+      if (chunk === null) return
+      taken.push(chunk)
+      size += chunk.length
+    }
+  }
+  socket.on('readable', take)
   socket.on('end', onGone)
   socket.on('close', onGone)
   return () => {
-    socket.off('readable', poke)
+    socket.off('readable', take)
     socket.off('end', onGone)
     socket.off('close', onGone)
+    if (size > 0 && socket.readable) socket.unshift(Buffer.concat(taken))
   }
 }
 
