@@ -2,6 +2,7 @@
 import { createServer } from 'node:http'
 import { connect } from 'node:http2'
 import type { AddressInfo } from 'node:net'
+import { rawUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { startProxy, transports, until } from './observed.ts'
 
@@ -40,5 +41,33 @@ describe.each(transports)('over %s', (_name, transport) => {
     expect(proxy.outcomes).toHaveLength(5)
     upstream.closeAllConnections()
     upstream.close()
+  })
+
+  it.each([
+    ['the deadline passes', { timeouts: { total: 300 } }, 'ERR_DEADLINE'],
+    ['the proxy closes', {}, 'ERR_DRAINING'],
+  ] as const)('when its client reads nothing of the answer and sends no end, until %s', async (_what, options, reason) => {
+    await using upstream = await rawUpstream(async (connection) => {
+      await connection.readHead()
+      await connection.send(`HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n${'x'.repeat(10_000)}`)
+      await connection.stall()
+    })
+    await using proxy = await startProxy({ upstreams: [upstream.url], ...options }, { transport, http2: true })
+    const session = connect(`http://127.0.0.1:${proxy.port}`, { settings: { initialWindowSize: 10 } })
+    session.on('error', () => {})
+    const stream = session.request({ ':method': 'POST', ':path': '/' })
+    const ended = new Promise<number | undefined>((resolve) => stream.once('close', () => resolve(stream.rstCode)))
+    stream.on('error', () => {})
+    stream.write('the beginning')
+    await new Promise((resolve) => stream.once('response', resolve))
+    await until('all of the answer waits for its client', () => proxy.proxy.stats().pools[0]?.upstreams[0]?.inflight === 0)
+    expect(proxy.proxy.stats().inflight).toBe(1)
+    if (reason === 'ERR_DRAINING') await proxy.proxy.close({ deadline: 100 })
+    expect((await proxy.outcome()).reason).toBe(reason)
+    // INTERNAL_ERROR: what it has got is not all.
+    stream.resume()
+    expect(await ended).toBe(2)
+    expect(proxy.proxy.stats().inflight).toBe(0)
+    session.destroy()
   })
 })

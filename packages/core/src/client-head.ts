@@ -63,6 +63,17 @@ function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readon
   res.writeHead(status, grouped)
 }
 
+/**
+ * Tells a client of HTTP/2 that the rest of its upload is not needed (RFC 9113 §8.1: NO_ERROR behind a complete response). Node would wait for the response
+ * by itself, but a stream that waits to be closed cannot be reset any more, and its client may never read.
+ */
+export function endUpload(res: ServerResponse): void {
+  const { stream } = res as unknown as Http2ServerResponse
+  if (stream === undefined || stream.destroyed) return
+  if (stream.writableFinished) stream.close(0)
+  else stream.once('finish', () => stream.close(0))
+}
+
 /** Ends the client's connection so that what was sent cannot be taken for complete. */
 export function resetClient(exchange: LiveExchange): void {
   const { req, res } = exchange

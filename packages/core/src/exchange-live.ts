@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import type { Attempt } from './attempt.ts'
 import type { IncomingBody, PumpEvents, RequestBody, ResponsePump } from './body.ts'
+import { endUpload } from './client-head.ts'
 import type { ProxyError } from './errors.ts'
 import type { Exchange, ExchangeLocals, ForkRequest } from './exchange.ts'
 import { cutShort } from './forward.ts'
@@ -230,7 +231,7 @@ export class LiveExchange implements Exchange, PumpEvents {
     this.pumped = true
     // RFC 9113 §8.1: the answer is complete, the rest of the upload is not needed. Without a word the client would wait for flow control.
     if (this.facts?.hasBody === true && this.incoming?.complete !== true && !this.bodyRead && isHttp2(this.req)) {
-      ;(this.res as unknown as { stream?: { close(code: number): void } }).stream?.close(0)
+      endUpload(this.res)
       // Node keeps a closed stream for as long as there is something in it that nobody reads.
       this.incoming?.discard()
     }

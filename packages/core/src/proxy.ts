@@ -16,7 +16,7 @@ import type { Http2SecureServer, Http2Server, Http2ServerRequest, Http2ServerRes
 import type { Duplex } from 'node:stream'
 import { attachTo } from './attach.ts'
 import type { Attempt } from './attempt.ts'
-import { resetClient } from './client-head.ts'
+import { endUpload, resetClient } from './client-head.ts'
 import { type Clock, holdTime, letTimeGo } from './clock.ts'
 import { errorReply } from './error-reply.ts'
 import { ProxyError } from './errors.ts'
@@ -511,8 +511,7 @@ export class ProxyCore implements StageSink {
     const { req, incoming } = exchange
     if (req.complete || exchange.kind === 'upgrade' || exchange.facts?.hasBody !== true) return
     if (isHttp2(req)) {
-      // RFC 9113 §8.1: the response is complete, the rest of the request is not needed.
-      ;(exchange.res as unknown as { stream?: { close(code: number): void; destroyed: boolean } }).stream?.close(0)
+      endUpload(exchange.res)
       return
     }
     const { socket } = req
