@@ -652,7 +652,7 @@ export class ChainedPump extends ResponsePump {
     this.#source = isStream ? sender : undefined
     this.#steps = steps
     this.#build(steps, hasBody)
-    if (this.#source !== undefined) this.#pumpSource(this.#source)
+    if (this.#source !== undefined) this.#pumpSource(this.#source, length)
   }
 
   override write(chunk: Buffer): boolean {
@@ -722,7 +722,9 @@ export class ChainedPump extends ResponsePump {
   /** The end of the chain, to the client. */
   #drainInto(exit: Duplex, taps: readonly BodyTap[]): void {
     this.#exit = exit
-    exit.on('data', (chunk: Buffer) => {
+    exit.on('data', (given: unknown) => {
+      const chunk = this.#bytesOf(given)
+      if (chunk === undefined) return
       this.#tap(taps, chunk)
       this.bytes += chunk.length
       if (!this.res.write(chunk) && !(this.res.writableLength < this.ahead)) {
@@ -731,13 +733,16 @@ export class ChainedPump extends ResponsePump {
       }
     })
     exit.on('end', () => {
+      if (this.#over) return
       this.#tapEnd(taps, true)
       this.finish(undefined, this.#trailers)
     })
   }
 
   #join(from: Duplex, to: Duplex, taps: readonly BodyTap[]): void {
-    from.on('data', (chunk: Buffer) => {
+    from.on('data', (given: unknown) => {
+      const chunk = this.#bytesOf(given)
+      if (chunk === undefined) return
       this.#tap(taps, chunk)
       if (!to.write(chunk)) {
         from.pause()
@@ -745,27 +750,55 @@ export class ChainedPump extends ResponsePump {
       }
     })
     from.on('end', () => {
+      if (this.#over) return
       this.#tapEnd(taps, true)
       to.end()
     })
   }
 
   /** A reply whose body is a stream: same chain, same back-pressure. */
-  #pumpSource(source: Readable): void {
-    source.on('data', (chunk: Buffer | string) => {
-      if (!this.write(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)) source.pause()
+  /** @param length that the client was told, which the stream has to keep to; -1 for none */
+  #pumpSource(source: Readable, length: number): void {
+    let left = length
+    source.on('data', (given: unknown) => {
+      const chunk = this.#bytesOf(given)
+      if (chunk === undefined) return
+      if (left >= 0) {
+        left -= chunk.length
+        if (left < 0) {
+          this.#break(new RangeError(`a stream is longer than its Content-Length, which is ${length}`))
+          return
+        }
+      }
+      if (!this.write(chunk)) source.pause()
     })
-    source.on('end', () => this.end(undefined))
+    source.on('end', () => {
+      if (this.#over) return
+      if (left > 0) this.#break(new RangeError(`a stream ended ${left} bytes before its Content-Length, which is ${length}`))
+      else this.end(undefined)
+    })
     this.#watchEnd(source)
+  }
+
+  /** A stream of objects may give anything. Undefined: it was broken off. */
+  #bytesOf(given: unknown): Buffer | undefined {
+    if (this.#over) return undefined
+    if (given instanceof Buffer) return given
+    if (typeof given === 'string') return Buffer.from(given)
+    if (given instanceof Uint8Array) return Buffer.from(given.buffer, given.byteOffset, given.byteLength)
+    this.#break(new TypeError(`a stream gave ${given === null ? 'null' : `a ${typeof given}`}, and not bytes or a text`))
+    return undefined
+  }
+
+  #break(error: Error): void {
+    if (this.#over) return
+    this.#over = true
+    this.events.onPumpError(error)
   }
 
   /** A stream of somebody else's may break, or be closed in the middle, also before anybody listened. */
   #watchEnd(stream: Readable): void {
-    const broken = (error?: Error | null): void => {
-      if (this.#over) return
-      this.#over = true
-      this.events.onPumpError(error ?? new Error('a stream was closed before its end'))
-    }
+    const broken = (error?: Error | null): void => this.#break(error ?? new Error('a stream was closed before its end'))
     stream.on('error', broken)
     stream.on('close', () => {
       if (!stream.readableEnded) broken(stream.errored)

@@ -69,9 +69,12 @@ function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readon
  */
 export function endUpload(res: ServerResponse): void {
   const { stream } = res as unknown as Http2ServerResponse
-  if (stream === undefined || stream.destroyed) return
+  if (stream === undefined || stream.closed) return
   if (stream.writableFinished) stream.close(0)
-  else stream.once('finish', () => stream.close(0))
+  else
+    stream.once('finish', () => {
+      if (!stream.closed) stream.close(0)
+    })
 }
 
 /** Ends the client's connection so that what was sent cannot be taken for complete. */
@@ -82,8 +85,12 @@ export function resetClient(exchange: LiveExchange): void {
     return
   }
   if (isHttp2(req)) {
+    const { stream } = res as unknown as Http2ServerResponse
     // RFC 9113 §8.1: an incomplete response ends with an error; INTERNAL_ERROR is 2.
-    ;(res as unknown as Http2ServerResponse).stream?.close(2)
+    const close = (): void => stream?.close(2)
+    // In the tick in which it got its head, node would send the end first if the request has ended, and the answer would look complete and empty.
+    if (exchange.pump !== undefined && exchange.pump.bytes > 0) close()
+    else setImmediate(close)
     return
   }
   // Answers to earlier requests of the connection are still on their way: this one's turn is when it breaks.

@@ -107,7 +107,7 @@ export function endToEndRequestFields(raw: readonly string[], dropForwarding: bo
 
 /** What the scan of a response head found besides the fields to drop. One object is enough: it is read before the next head is scanned. */
 export interface ResponseScan {
-  /** `Content-Length`, -1 without one. */
+  /** `Content-Length`, -1 without one, `NaN` with several. */
   length: number
   /** Location, Content-Location or Refresh is present. */
   urls: boolean
@@ -131,15 +131,15 @@ export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseSca
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string
     // As most write it, and as HTTP/2 does: the one that nearly every response has costs no lower-casing.
-    if (name.length === 14 && (name === 'Content-Length' || name === 'content-length')) scan.length = Number(raw[i + 1])
+    if (name.length === 14 && (name === 'Content-Length' || name === 'content-length')) scan.length = lengthBeside(scan.length, raw[i + 1])
     else if (mayBe(name, responseLetters)) {
       const lower = name.toLowerCase()
       if (isPerHopName(lower)) {
         if (lower === 'connection') connection = connection === '' ? (raw[i + 1] as string) : `${connection},${raw[i + 1]}`
         if (lower !== 'trailer' || !takesTrailers) continue
         trailer = true
-      } else if (lower === 'content-length') scan.length = Number(raw[i + 1])
-      else if (lower === 'content-disposition') scan.disposition = scan.length >= 0
+      } else if (lower === 'content-length') scan.length = lengthBeside(scan.length, raw[i + 1])
+      else if (lower === 'content-disposition') scan.disposition = scan.length !== -1
       else if (lower === 'location' || lower === 'content-location' || lower === 'refresh') scan.urls = true
     }
     if (kept !== i) {
@@ -150,10 +150,12 @@ export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseSca
   }
   shorten(raw, kept)
   const names = connection === '' ? none : nominated(connection)
-  const noTrailer = trailer && scan.length >= 0
+  const noTrailer = trailer && scan.length !== -1
   if (names.length > 0 || noTrailer) dropFields(raw, noTrailer ? [...names, 'trailer'] : names)
   return scan
 }
+
+const lengthBeside = (before: number, value: string | undefined): number => (before === -1 ? Number(value) : Number.NaN)
 
 function dropFields(raw: string[], names: readonly string[]): void {
   let kept = 0
@@ -171,10 +173,10 @@ function shorten(list: string[], length: number): void {
   while (list.length > length) list.pop()
 }
 
-/** The fields of a 1xx or 101 head that go on. */
+/** The fields of a 1xx or 101 head that go on. RFC 9110 §8.6: no Content-Length. */
 export function endToEndResponseFields(raw: readonly string[]): string[] {
   const out = [...raw]
-  keepEndToEnd(out, false)
+  if (keepEndToEnd(out, false).length !== -1) dropFields(out, ['content-length'])
   return out
 }
 

@@ -61,6 +61,10 @@ export class ResponseHead implements ProxyResponse {
     this.headers.delete('content-length')
   }
 
+  get isTransformed(): boolean {
+    return this.steps?.some((step) => 'transform' in step) === true
+  }
+
   tap(tap: BodyTap): void {
     this.steps ??= []
     this.steps.push({ tap })
@@ -73,13 +77,24 @@ export class ResponseHead implements ProxyResponse {
   /** @throws TypeError, RangeError, ProxyError what cannot be sent */
   replace(reply: Reply): void {
     expectReply(reply)
-    for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
+    this.dropTransforms()
     this.steps = undefined
     this.replacement = reply
     this.status = reply.status
     this.reason = ''
     this.headers = new HeaderList(replyFields(reply))
     this.hasBody = statusHasBody(this.#method, reply.status)
+  }
+
+  /** Its status has none any more. Taps are still told of the end. */
+  dropBody(): void {
+    this.dropTransforms()
+    this.steps = this.steps?.filter((step) => 'tap' in step)
+    this.hasBody = false
+  }
+
+  dropTransforms(): void {
+    for (const step of this.steps ?? []) if ('transform' in step) step.transform.destroy()
   }
 }
 

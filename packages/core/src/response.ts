@@ -37,6 +37,7 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
     return
   }
   const head = new ResponseHead(exchange.method, status, reason, raw, attempt.upstream)
+  const { hasBody } = head
   const done = (error: ProxyError | undefined): void => {
     // The upstream died, or the exchange was cut short, while a hook thought about the head: that has been answered.
     if (attempt.over) return
@@ -45,18 +46,19 @@ export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status
       exchange.core.fail(exchange, error)
       return
     }
-    if (head.replacement !== undefined) {
+    // Replaced, or given a status that has no body.
+    if (head.replacement !== undefined || hasBody !== head.hasBody) {
       attempt.drop()
-      commitReply(exchange, head, head.replacement)
+      commitReply(exchange, head, head.replacement ?? { status: head.status })
       return
     }
-    const pump = commit(exchange, head, attempt.call)
+    const pump = commit(exchange, head, attempt.call, length)
     // Refused by node: that has been answered already.
     if (pump === undefined) attempt.cancelQuietly(exchange.error ?? new ProxyError('ERR_UPSTREAM_STATUS'))
     else {
       attempt.relay(pump)
       if (attempt.held) letGo(attempt.call)
-      if (head.hasBody && lengthOf(head.headers.raw) < 0) showHeadSoon(exchange)
+      if (head.hasBody && (length < 0 || head.isTransformed)) showHeadSoon(exchange)
     }
   }
   if (!runHooks(exchange, head, done)) {
@@ -180,6 +182,7 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
         done(stageError('headers.response', cause))
         return
       }
+      if (head.hasBody && !statusHasBody(exchange.method, head.status)) head.dropBody()
     }
     done(error)
   }
@@ -219,17 +222,17 @@ function commitReply(exchange: LiveExchange, head: ResponseHead, reply: Reply): 
       : typeof body === 'string'
         ? Buffer.from(body)
         : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
-  const transformed = head.steps?.some((step) => 'transform' in step) === true
-  if (
-    !transformed &&
-    statusMayHaveLength(head.status) &&
-    !(body instanceof Readable) &&
-    !(exchange.method === 'HEAD' && head.headers.has('content-length')) &&
-    lengthOf(head.headers.raw) !== (bytes?.length ?? 0)
-  )
+  const isStream = body instanceof Readable
+  // What a GET would have.
+  if (exchange.method === 'HEAD' && statusMayHaveLength(head.status) && !isStream && !head.headers.has('content-length'))
     head.headers.set('Content-Length', String(bytes?.length ?? 0))
-  if (body instanceof Readable && !head.hasBody) body.destroy()
-  const pump = commit(exchange, head, body instanceof Readable && head.hasBody ? body : undefined)
+  if (isStream && !head.hasBody) body.destroy()
+  const pump = commit(
+    exchange,
+    head,
+    isStream && head.hasBody ? body : undefined,
+    isStream ? toldLength(replyFields(reply)) : (bytes?.length ?? 0),
+  )
   if (pump === undefined) {
     if (body instanceof Readable) body.destroy()
     return
@@ -243,22 +246,32 @@ function statusMayHaveLength(status: number): boolean {
   return status >= 200 && status !== 204 && status !== 304
 }
 
-/** Sends the head as the hooks left it. Undefined when node refused it; the exchange has failed then. */
-function commit(exchange: LiveExchange, head: ResponseHead, sender: UpstreamCall | Readable | undefined): ResponsePump | undefined {
+/**
+ * Sends the head as the hooks left it. Undefined when node refused it; the exchange has failed then.
+ * @param length of the body that is to come, before transforms; -1 when nobody knows
+ */
+function commit(
+  exchange: LiveExchange,
+  head: ResponseHead,
+  sender: UpstreamCall | Readable | undefined,
+  length: number,
+): ResponsePump | undefined {
   // Hooks may have set what belongs to the connection or frames the message; only their wish to close it is heard.
   if (/(?:^|,)\s*close\s*(?:,|$)/i.test(head.headers.get('connection') ?? '')) exchange.res.shouldKeepAlive = false
   const fields = [...head.headers.raw]
-  if (keepEndToEnd(fields, exchange.facts?.takesTrailers === true && head.hasBody).disposition) lengthLast(fields)
+  const { disposition } = keepEndToEnd(fields, exchange.facts?.takesTrailers === true && head.hasBody)
+  const told = head.isTransformed ? -1 : length
+  frameBody(fields, head, statusHasBody(exchange.method, head.status), told)
+  if (disposition) lengthLast(fields)
   if (!Number.isInteger(head.status) || !writeHead(exchange, head.status, head.reason, fields)) {
     exchange.core.fail(exchange, new ProxyError(head.upstream === undefined ? 'ERR_STAGE' : 'ERR_UPSTREAM_STATUS'))
     return undefined
   }
   const { steps } = head
-  const length = head.hasBody && steps === undefined ? lengthOf(fields) : -1
   const plain = steps === undefined && !(sender instanceof Readable)
   const pump = plain
-    ? new ResponsePump(exchange.res, exchange, sender, length)
-    : new ChainedPump(exchange.res, exchange, sender, length, steps ?? [], head.hasBody)
+    ? new ResponsePump(exchange.res, exchange, sender, head.hasBody ? told : -1)
+    : new ChainedPump(exchange.res, exchange, sender, told, steps ?? [], head.hasBody)
   pump.ahead = head.ahead
   exchange.pump = pump
   return pump
@@ -290,8 +303,27 @@ function dropLength(fields: string[]): void {
   for (let i = fields.length - 2; i >= 0; i -= 2) if (isField(fields[i] as string, 'content-length')) fields.splice(i, 2)
 }
 
-/** `Content-Length` of a flat list, -1 when there is none. */
-function lengthOf(fields: readonly string[]): number {
-  for (let i = 0; i < fields.length; i += 2) if (isField(fields[i] as string, 'content-length')) return Number(fields[i + 1])
-  return -1
+/**
+ * Where a message ends is the proxy's to say, and not a hook's: a length that the body has not would make a client read the rest of it as another answer.
+ * Without a body (HEAD, 304) it is only told of.
+ */
+function frameBody(fields: string[], head: ResponseHead, sendsBody: boolean, length: number): void {
+  const told = toldLength(fields)
+  // A hook has given a status with a body to a response without one.
+  const wanted = !sendsBody ? (head.status === 204 ? -1 : told) : !head.hasBody ? 0 : length
+  if (told === wanted) return
+  dropLength(fields)
+  if (wanted >= 0) fields.push('Content-Length', String(wanted))
+}
+
+/** `Content-Length` of a flat list, -1 when there is none, `NaN` when it says nothing. */
+function toldLength(fields: readonly string[]): number {
+  let told = -1
+  for (let i = 0; i < fields.length; i += 2) {
+    if (!isField(fields[i] as string, 'content-length')) continue
+    const value = fields[i + 1] as string
+    if (told !== -1 || !/^\d{1,15}$/.test(value)) return Number.NaN
+    told = Number(value)
+  }
+  return told
 }

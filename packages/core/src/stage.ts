@@ -24,7 +24,7 @@ export interface Reply {
   readonly headers?: HeaderFields
   /**
    * Instead of `headers`: a flat list of names and values, of which order, case and lines of one name survive (an answer that was kept from an upstream). It is
-   * core's from then on. With a `Content-Length` in it a stream's length is known. Whoever sends the same ones more than once gives `ReplyFields`, which are read
+   * core's from then on. With a `Content-Length` in it a stream's length is known, and the stream has to keep to it. Whoever sends the same ones more than once gives `ReplyFields`, which are read
    * but once and are nobody's.
    */
   readonly fields?: readonly string[] | ReplyFields
@@ -56,7 +56,7 @@ export interface RequestTap extends BodyTap {
 export interface ProxyResponse {
   status: number
   readonly headers: HeaderList
-  /** False for HEAD, 204 and 304: there are no body bytes, whatever `Content-Length` says. */
+  /** False for HEAD, 204 and 304: there are no body bytes, whatever `Content-Length` says. A `status` that has none drops the body. */
   readonly hasBody: boolean
   /** Where the response came from; undefined when a stage or the proxy itself answered. */
   readonly upstream: Upstream | undefined
