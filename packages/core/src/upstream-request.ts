@@ -4,7 +4,7 @@
  */
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import { HeaderList } from './headers.ts'
+import { filterFields, HeaderList, isField } from './headers.ts'
 import { endToEndRequestFields } from './hop-by-hop.ts'
 import { runAttemptHooks } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
@@ -46,11 +46,45 @@ export function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream
   core.forwarding.write(fields, connection, facts.host, route.stripPrefix === '' ? undefined : route.stripPrefix)
   if (facts.takesTrailers && exchange.kind === 'request') fields.push('TE', 'trailers')
   if (core.via !== undefined) fields.push('Via', `${exchange.req.httpVersion} ${core.via}`)
-  if (hooks === undefined && route.requestEdit === undefined) return fields
+  // Nobody but the proxy has had a hand in it.
+  if (hooks === undefined && route.requestEdit === undefined && route.stages === undefined) return fields
   const list = new HeaderList(fields)
   if (hooks !== undefined) runAttemptHooks(hooks, list, upstream)
   route.requestEdit?.(list, exchange)
-  return list.raw
+  return framed(list.raw, exchange)
+}
+
+/** What stages may not decide, who would make the upstream read one request as two: where it ends, and what its connection is. Only their wish to close that is heard. */
+const framing: ReadonlySet<string> = new Set([
+  'upgrade',
+  'expect',
+  'connection',
+  'keep-alive',
+  'content-length',
+  'http2-settings',
+  'proxy-connection',
+  'transfer-encoding',
+])
+const longest = 17
+
+function framed(fields: readonly string[], { body, kind }: LiveExchange): readonly string[] {
+  const length = body === undefined ? 0 : body.length
+  let told: string | undefined
+  let wrong = false
+  let close = false
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string
+    if (name.length > longest || !framing.has(name.toLowerCase())) continue
+    if (told === undefined && isField(name, 'content-length')) told = fields[i + 1]
+    else wrong = true
+    if (isField(name, 'connection') && /(?:^|,)\s*close\s*(?:,|$)/i.test(fields[i + 1] as string)) close = kind === 'request'
+  }
+  // A transport adds a length of 0 where one is expected.
+  if (!wrong && (told === undefined ? body === undefined || length === undefined : told === String(length))) return fields
+  const out = filterFields(fields, (name) => name.length > longest || !framing.has(name.toLowerCase()))
+  if (body !== undefined && length !== undefined) out.push('Content-Length', String(length))
+  if (close) out.push('Connection', 'close')
+  return out
 }
 
 function setHost(fields: string[], host: string): void {

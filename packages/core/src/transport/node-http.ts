@@ -6,6 +6,7 @@
 import type { ClientRequest } from 'node:http'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
+import { isField } from '../headers.ts'
 import type { Upstream } from '../upstream.ts'
 import { ClientCall } from './client-call.ts'
 import { type ConnectionSettings, Connections, type Line } from './connections.ts'
@@ -60,10 +61,13 @@ export function nodeHttp(settings: ConnectionSettings, make: RequestMaker = make
       if (call.over) return
       try {
         const head = frame(request)
-        if (settings.keepAliveTimeout === 0) head.headers.push('Connection', 'close')
+        const isLast = head.headers.some((name, i) => i % 2 === 0 && isField(name, 'connection'))
+        if (settings.keepAliveTimeout === 0 && !isLast) head.headers.push('Connection', 'close')
         const line = connections.to(upstream)
         if (request.fresh === true) line.dropIdle()
         const { made, fresh } = line.watch(() => make(head, line, settings))
+        // Node says so to the upstream and would keep the connection all the same.
+        if (isLast) made.shouldKeepAlive = false
         call.follow(made, fresh, request.body, head.length)
         if (request.body === undefined) made.end()
       } catch (error) {

@@ -1,14 +1,14 @@
 /**
- * What frames a response is the proxy's: a stage that is wrong about a body's length must not make a client read one answer as two. Each case is followed by
- * a second request on the same connection, whose answer shows whether the first one ended where it said.
+ * What frames a message is the proxy's: a stage that is wrong about a body's length must not make a client read one answer as two, nor an upstream one request.
+ * Each case is followed by a second one on the same connection, which shows whether the first one ended where it said.
  */
 import { PassThrough, Readable } from 'node:stream'
-import type { ProxyResponse, Reply, StageLike } from '@weir/core'
+import type { HeaderList, ProxyResponse, Reply, StageLike } from '@weir/core'
 import { type RawUpstream, rawConnect, rawUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
 import { head } from './messages.ts'
-import { startProxy, until } from './observed.ts'
+import { startProxy, transports, until } from './observed.ts'
 
 const body = 'a body of 21 octets..'
 
@@ -199,5 +199,66 @@ describe('A reply with', () => {
       expect((await proxy.outcome()).reason).toBe('ERR_STAGE')
     } else expect((await client.request({ ':path': '/' })).body.toString()).toBe(expected)
     expect((await client.request({ ':path': '/next' })).body.toString()).toBe(body)
+  })
+})
+
+const requestEdits: readonly (readonly [name: string, edit: (headers: HeaderList) => void])[] = [
+  ['a length that is too small', (headers) => headers.set('Content-Length', '3')],
+  ['a length that is too great', (headers) => headers.set('content-length', '300')],
+  ['a second length', (headers) => headers.append('Content-Length', '3')],
+  ['no length', (headers) => headers.delete('content-length')],
+  ['Transfer-Encoding', (headers) => headers.set('Transfer-Encoding', 'chunked')],
+  ['Upgrade', (headers) => headers.set('Connection', 'Upgrade').set('Upgrade', 'h2c')],
+  ['Expect', (headers) => headers.set('Expect', '100-continue')],
+]
+
+describe.each(transports)('A request over %s that a stage gives', (_name, transport) => {
+  const moments: readonly (readonly [name: string, stage: (edit: (headers: HeaderList) => void) => StageLike])[] = [
+    ['before it is sent', (edit) => (exchange) => void edit(exchange.headers)],
+    ['for each try', (edit) => () => ({ onAttempt: (headers) => void edit(headers) })],
+  ]
+  const cases = requestEdits.flatMap(([name, edit]) => moments.map(([moment, stage]) => [name, moment, stage(edit)] as const))
+
+  it.each(cases)('%s, %s', async (_edit, _moment, stage) => {
+    await using upstream = await rawUpstream(async (connection) => {
+      for (;;) {
+        await connection.readRequest()
+        await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+      }
+    })
+    await using proxy = await startProxy({ upstreams: [upstream.url], use: [stage] }, { transport })
+    await using client = await rawConnect(proxy.port)
+    const post = `${head('POST', '/', `Content-Length: ${body.length}`)}${body}`
+    for (const request of [post, head('GET', '/'), post]) {
+      await client.write(request)
+      expect((await client.readResponse()).text()).toBe('ok')
+    }
+    expect(upstream.connections).toHaveLength(1)
+    expect(upstream.requests.map(({ method, body: sent }) => [method, sent.toString()])).toEqual([
+      ['POST', body],
+      ['GET', ''],
+      ['POST', body],
+    ])
+    for (const request of upstream.requests) {
+      expect(request.all('content-length')).toEqual(request.method === 'POST' ? [String(body.length)] : [])
+      for (const name of ['transfer-encoding', 'upgrade', 'expect']) expect(request.all(name)).toEqual([])
+    }
+  })
+
+  it('the end of its connection: that is heard', async () => {
+    await using upstream = await rawUpstream(async (connection) => {
+      await connection.readRequest()
+      await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+      await connection.stall()
+    })
+    const closing: StageLike = () => ({ onAttempt: (headers) => void headers.set('Connection', 'close, x-a') })
+    await using proxy = await startProxy({ upstreams: [upstream.url], use: [closing] }, { transport })
+    await using client = await rawConnect(proxy.port)
+    for (let i = 0; i < 2; i++) {
+      await client.write(head('GET', '/'))
+      expect((await client.readResponse()).text()).toBe('ok')
+    }
+    expect(upstream.requests.map((request) => request.header('connection'))).toEqual(['close', 'close'])
+    expect(upstream.connections).toHaveLength(2)
   })
 })
