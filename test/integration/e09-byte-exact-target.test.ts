@@ -2,10 +2,11 @@
  * E9. A target means what the upstream says it means. `%2F` is not `/`, `//` is not `/`, and a signature over the URL fails for a single
  * byte: without a rule to rewrite, what came in goes out.
  */
+import type { ProxyOptions, StageHandler } from '@weir/core'
 import { rawConnect, rawRequest } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
-import { okUpstream, startProxy, transports } from './setup.ts'
+import { okUpstream, outcomeLog, startProxy, transports } from './setup.ts'
 
 const printable = Array.from({ length: 0x7f - 0x21 }, (_, i) => String.fromCharCode(0x21 + i)).filter((char) => char !== '#')
 
@@ -153,4 +154,52 @@ describe('E9: A target', () => {
       expect(upstream.connections).toEqual([])
     },
   )
+})
+
+describe('E9: A target of a stage’s own', () => {
+  const aim =
+    (target: unknown): StageHandler =>
+    (exchange) => {
+      exchange.url = target as string
+    }
+  const request = 'GET / HTTP/1.1\r\nHost: public.test\r\n\r\n'
+  const bad: readonly unknown[] = [
+    '',
+    'a',
+    '*',
+    'host',
+    'http://b.test/',
+    '/a b',
+    '/a\r\nX-Injected: 1',
+    '/a\x00',
+    '/a#b',
+    undefined,
+    7,
+    null,
+  ]
+
+  it.each(bad)('that is none is the stage’s mistake, and is not sent: %j', async (target) => {
+    await using upstream = await okUpstream()
+    const ways: readonly Partial<ProxyOptions>[] = [
+      { upstreams: [upstream.url], use: [aim(target)] },
+      { routes: [{ pool: { upstreams: [upstream.url] }, rewrite: () => target as string }] },
+    ]
+    for (const options of ways) {
+      const log = outcomeLog()
+      await using running = await startProxy({ ...options, use: [log.stage, ...(options.use ?? [])] })
+      expect((await rawRequest(running.port, request)).status).toBe(500)
+      const { error, reason } = await log.outcome(1)
+      expect(reason).toBe('ERR_STAGE')
+      expect(error?.message).toContain('a target starts with a slash')
+      expect(running.proxy.stats().inflight).toBe(0)
+    }
+    expect(upstream.requests).toEqual([])
+  })
+
+  it('is sent as it says', async () => {
+    await using upstream = await okUpstream()
+    await using running = await startProxy({ upstreams: [upstream.url], use: [aim('//b%2F?x=/../')] })
+    expect((await rawRequest(running.port, request)).status).toBe(200)
+    expect(upstream.requests.map((seen) => seen.target)).toEqual(['//b%2F?x=/../'])
+  })
 })

@@ -21,7 +21,7 @@ export interface Exchange {
   readonly method: string
   /** The request has a body, or announces one. */
   readonly hasBody: boolean
-  /** Origin-form target, byte-exact unless a stage rewrites it. */
+  /** Origin-form target, byte-exact unless a stage rewrites it: to one that begins with a slash, or the exchange fails with `ERR_STAGE`. */
   url: string
   /** Copy-on-write over the raw fields: case, order and duplicates survive. */
   readonly headers: HeaderList

@@ -41,6 +41,7 @@ import type { CompiledRoute } from './route.ts'
 import type { Hooks, Reply, Stage } from './stage.ts'
 import type { PendingTunnel } from './transport/transport.ts'
 import { hasBodyFraming, isWebSocketRequest, openTunnel, responseOn, Tunnels, watchClient } from './upgrade.ts'
+import { expectTarget } from './upstream-request.ts'
 
 /** How long the rest of a refused upload is read, so that its sender gets to see the answer. */
 const lingering = 5000
@@ -434,6 +435,7 @@ export class ProxyCore implements StageSink {
     exchange.parent = parent
     exchange.method = request.method ?? parent.method
     exchange.url = request.url ?? parent.url
+    if (request.url !== undefined) expectTarget(request.url, "A fork's url")
     exchange.connection = parent.connection
     exchange.facts = (parent.facts as RequestFacts).withoutBody(exchange.url)
     exchange.clientIp = parent.clientIp

@@ -14,19 +14,25 @@ import type { PoolUpstream } from './upstream.ts'
 
 export function targetFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): string {
   let { url } = exchange
+  if (url !== exchange.facts?.url) expectTarget(url, "A stage's exchange.url")
   if (url === '*') return url
   if (route.stripPrefix !== '' && hasPrefix(url, route.stripPrefix)) url = stripPrefix(url, route.stripPrefix)
   if (route.rewrite !== undefined) {
     url = route.rewrite(url, exchange)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: a target must not hold them
-    if (typeof url !== 'string' || url.charCodeAt(0) !== 0x2f || /[\x00-\x20\x7f#]/.test(url))
-      throw new ProxyError('ERR_STAGE', {
-        message: `rewrite returned ${JSON.stringify(url)}; it must return a target that starts with a slash.`,
-      })
+    expectTarget(url, 'What rewrite returned')
   }
   const base = upstream.base + route.addPrefix
   if (base !== '' || route.stripPrefix !== '') refuseClimbing(url)
   return joinBase(base, url)
+}
+
+/** @throws ProxyError ERR_STAGE */
+export function expectTarget(url: unknown, what: string): void {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: a target must not hold them
+  if (typeof url === 'string' && url.charCodeAt(0) === 0x2f && !/[\x00-\x20\x7f#]/.test(url)) return
+  throw new ProxyError('ERR_STAGE', {
+    message: `${what} is ${JSON.stringify(url)}; a target starts with a slash and has no spaces, control characters or #.`,
+  })
 }
 
 export function fieldsFor(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpstream): readonly string[] {
