@@ -2,10 +2,10 @@
  * E2. The fields that concern one connection only (RFC 9110 §7.6.1, RFC 9112) are the proxy's to write on each side, whether or not their
  * sender also nominates them in `Connection`.
  */
-import { everyRequest, rawRequest, rawUpstream } from '@weir/testing'
+import { everyRequest, rawRequest, rawUpstream, refusedPort } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
-import { okUpstream, startProxy, transports } from './setup.ts'
+import { okUpstream, startProxy, transports, until } from './setup.ts'
 
 const get = (...fields: string[]): string => `GET / HTTP/1.1\r\nHost: public.test\r\n${fields.map((line) => `${line}\r\n`).join('')}\r\n`
 
@@ -149,6 +149,45 @@ describe.each(transports)('E2 over %s: Hop-by-hop fields', (_, transport) => {
       await using client = await h2Client(h2.port)
       const second = await client.request()
       expect([second.status, second.body.toString(), second.all('transfer-encoding')]).toEqual([200, 'ok', []])
+    })
+
+    it.each([
+      ['Transfer-Encoding: gzip, chunked', '2\r\nok\r\n0\r\n\r\n'],
+      ['Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked', '2\r\nok\r\n0\r\n\r\n'],
+      ['Transfer-Encoding: x-mine, chunked', '2\r\nok\r\n0\r\n\r\n'],
+      ['Transfer-Encoding: gzip', 'ok'],
+    ])('%s: its client would take coded bytes for the plain ones', async (field, sent) => {
+      await using upstream = await rawUpstream(async (connection) => {
+        await connection.readRequest()
+        await connection.send(`HTTP/1.1 200 OK\r\n${field}\r\n\r\n${sent}`)
+        if (!field.includes('chunked')) connection.end()
+        await connection.stall()
+      })
+      for (const options of [{}, { use: [() => ({ onResponse: () => {} })] }] as const) {
+        await using running = await startProxy({ upstreams: [upstream.url], ...options }, { transport })
+        const response = await rawRequest(running.port, get())
+        expect(response.status).toBe(502)
+        expect(response.header('proxy-status')).toMatch(/error=(?:http_response_transfer_coding|http_protocol_error)/)
+      }
+      await until('no connection is kept', () => upstream.open === 0)
+    })
+
+    it('Transfer-Encoding: gzip, chunked, of an answer that was put aside while another server was tried', async () => {
+      await using upstream = await rawUpstream(
+        everyRequest(() => 'HTTP/1.1 503 Busy\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n'),
+      )
+      await using dead = await refusedPort()
+      const upstreams = [upstream.url, { url: dead.url, backup: true }]
+      await using running = await startProxy({ upstreams, retry: { attempts: 2, on: [503] } }, { transport })
+      const response = await rawRequest(running.port, get())
+      expect(response.status).toBe(502)
+      expect(response.header('proxy-status')).toMatch(/error=(?:http_response_transfer_coding|http_protocol_error)/)
+    })
+
+    it.each(['Transfer-Encoding: Chunked', 'Transfer-Encoding:  chunked '])('%s is the one that everybody knows', async (field) => {
+      await using upstream = await rawUpstream(everyRequest(() => `HTTP/1.1 200 OK\r\n${field}\r\n\r\n2\r\nok\r\n0\r\n\r\n`))
+      await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
+      expect((await rawRequest(running.port, get())).text()).toBe('ok')
     })
 
     it("a web server's `Connection: Upgrade` beside a 200 does not disturb an HTTP/2 client", async () => {

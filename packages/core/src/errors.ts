@@ -66,6 +66,7 @@ export type ErrorCode =
   | 'ERR_UPSTREAM_PROTOCOL'
   | 'ERR_UPSTREAM_HEAD'
   | 'ERR_UPSTREAM_STATUS'
+  | 'ERR_UPSTREAM_CODING'
   | 'ERR_UPGRADE_RESPONSE'
   | 'ERR_UPSTREAM_BODY'
   | 'ERR_BODY_TIMEOUT'
@@ -111,6 +112,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorKind>> = {
   ERR_UPSTREAM_PROTOCOL: kind(502, 'upstream', 'head', 'http_protocol_error', false, 'The upstream answered something that is not HTTP/1.1.'),
   ERR_UPSTREAM_HEAD: kind(502, 'upstream', 'head', 'http_response_header_section_size', false, 'The response head is too large or has too many fields.'),
   ERR_UPSTREAM_STATUS: kind(502, 'upstream', 'head', 'http_protocol_error', false, 'The upstream answered with a status or reason phrase that HTTP forbids.'),
+  ERR_UPSTREAM_CODING: kind(502, 'upstream', 'head', 'http_response_transfer_coding', false, 'The response has a transfer coding other than chunked, which nobody asked for.'),
   ERR_UPGRADE_RESPONSE: kind(502, 'upstream', 'head', 'http_upgrade_failed', false, 'The upstream switched protocols wrongly or unasked.'),
   ERR_UPSTREAM_BODY: kind(502, 'upstream', 'body', 'http_response_incomplete', false, 'The response body broke off.'),
   ERR_BODY_TIMEOUT: kind(504, 'upstream', 'body', 'http_response_timeout', false, 'No body byte from the upstream within `timeouts.idle`.'),

@@ -111,11 +111,13 @@ export interface ResponseScan {
   length: number
   /** Location, Content-Location or Refresh is present. */
   urls: boolean
+  /** In a transfer coding other than chunked. */
+  coded: boolean
   /** `Content-Disposition` stands behind `Content-Length`. */
   disposition: boolean
 }
 
-const scan: ResponseScan = { length: -1, urls: false, disposition: false }
+const scan: ResponseScan = { length: -1, urls: false, coded: false, disposition: false }
 
 /**
  * Keeps the end-to-end fields of a response, in place: the transport has made the list for us, and a copy per response would be for nothing.
@@ -124,9 +126,11 @@ const scan: ResponseScan = { length: -1, urls: false, disposition: false }
 export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseScan {
   scan.length = -1
   scan.urls = false
+  scan.coded = false
   scan.disposition = false
   let connection = ''
   let trailer = false
+  let codings = 0
   let kept = 0
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string
@@ -136,6 +140,8 @@ export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseSca
       const lower = name.toLowerCase()
       if (isPerHopName(lower)) {
         if (lower === 'connection') connection = connection === '' ? (raw[i + 1] as string) : `${connection},${raw[i + 1]}`
+        else if (lower === 'transfer-encoding' && (++codings > 1 || (raw[i + 1] as string).trim().toLowerCase() !== 'chunked'))
+          scan.coded = true
         if (lower !== 'trailer' || !takesTrailers) continue
         trailer = true
       } else if (lower === 'content-length') scan.length = lengthBeside(scan.length, raw[i + 1])

@@ -23,7 +23,12 @@ import type { PoolUpstream, Upstream } from './upstream.ts'
 
 /** An upstream answered. Called from the parser's tick; `attempt` feeds the pump afterwards. */
 export function respondUpstream(exchange: LiveExchange, attempt: Attempt, status: number, reason: string, raw: string[]): void {
-  const { length } = prepareFields(exchange, attempt.upstream, status, raw)
+  const { length, coded } = prepareFields(exchange, attempt.upstream, status, raw)
+  // RFC 9112 §6.1: Weir asks for no other, and what it cannot decode it cannot hand on without the field that says so.
+  if (coded) {
+    attempt.cancel(new ProxyError('ERR_UPSTREAM_CODING'))
+    return
+  }
   const edit = exchange.route?.responseEdit
   if (edit === undefined && !hasResponseHooks(exchange)) {
     if (!writeHead(exchange, status, reason, raw)) {
@@ -101,7 +106,10 @@ export function runUpgradeHooks(
 export function respondStash(exchange: LiveExchange, stash: Stash): void {
   exchange.upstream = stash.upstream
   const fields = stash.headers
-  prepareFields(exchange, stash.upstream, stash.status, fields)
+  if (prepareFields(exchange, stash.upstream, stash.status, fields).coded) {
+    exchange.core.fail(exchange, new ProxyError('ERR_UPSTREAM_CODING', { upstream: stash.upstream }))
+    return
+  }
   respondBuffered(
     exchange,
     new ResponseHead(exchange.method, stash.status, stash.reason, fields, stash.upstream),
