@@ -1,6 +1,6 @@
 /** Active checks in a real pool, on a virtual clock, with probes that the test answers; and at the end over real sockets. */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { createPool, createProxy, type Pool } from '@weir/core'
+import { createPool, createProxy, type Pool, type UpstreamInput, type UpstreamSource } from '@weir/core'
 import { fakeTransport, seededRandom, testUpstream, type VirtualClock, virtualClock } from '@weir/testing'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -65,6 +65,25 @@ function rig(ids: readonly string[], options: ActiveCheckOptions = {}, latency =
     most: () => most,
     answer: (id, answer) => void answers.set(id, answer),
     state: (id) => pool.get(id)?.state,
+  }
+}
+
+/** A source that gives what is pushed. */
+function listFeed(): UpstreamSource & { push(list: readonly UpstreamInput[]): void } {
+  const lists: (readonly UpstreamInput[])[] = []
+  let wake = Promise.withResolvers<void>()
+  return {
+    push(list) {
+      lists.push(list)
+      wake.resolve()
+    },
+    async *[Symbol.asyncIterator]() {
+      for (;;) {
+        await wake.promise
+        wake = Promise.withResolvers()
+        while (lists.length > 0) yield lists.shift() as readonly UpstreamInput[]
+      }
+    },
   }
 }
 
@@ -362,14 +381,18 @@ describe('overrides', () => {
 })
 
 describe('follow', () => {
-  it('repeats in another pool what the check says, by id, without asking again', async () => {
-    const r = rig(['a', 'b'], { interval: '1s', fall: 1, rise: 1 })
-    const other = createPool({
-      upstreams: ['a', 'c'].map((id) => ({ url: `http://${id}.test:81`, id })),
+  /** Another pool, which follows the check of `r`. */
+  const following = (r: Rig, ids: readonly string[]): Pool =>
+    createPool({
+      upstreams: ids.map((id) => ({ url: `http://${id}.test:81`, id })),
       health: [r.check.follow()],
       transport: fakeTransport(),
       clock: r.clock,
     })
+
+  it('repeats in another pool what the check says, by id, without asking again', async () => {
+    const r = rig(['a', 'b'], { interval: '1s', fall: 1, rise: 1 })
+    const other = following(r, ['a', 'c'])
     r.answer('a', no)
     // The follower starts the check: its own pool may never see a request.
     await other.start()
@@ -386,6 +409,95 @@ describe('follow', () => {
     r.answer('a', no)
     await r.clock.advance(1000)
     expect([r.state('a'), other.get('a')?.state]).toEqual(['down', 'up'])
+    await r.pool.close()
+  })
+
+  it('when its own pool gets another server by the same name from a source, that one is what the check says', async () => {
+    const r = rig(['a'], { interval: '1s', fall: 1, rise: 1 })
+    r.answer('a', no)
+    const lists = listFeed()
+    const other = createPool({ upstreams: lists, health: [r.check.follow()], transport: fakeTransport(), clock: r.clock })
+    lists.push([{ url: 'http://a.test:81', id: 'a' }])
+    await other.start()
+    await r.clock.advance(1000)
+    const before = other.get('a')
+    lists.push([{ url: 'http://a.test:82', id: 'a' }])
+    await r.clock.advance(0)
+    expect(other.get('a')).not.toBe(before)
+    expect([before?.state, other.get('a')?.state]).toEqual(['draining', 'down'])
+    r.answer('a', {})
+    await r.clock.advance(1000)
+    expect(other.get('a')?.state).toBe('up')
+    await other.close()
+    await r.pool.close()
+  })
+
+  for (const answer of [no, { degraded: true }, { draining: true }])
+    it(`whom the check knows no more is up, after ${answer === no ? 'a failure' : JSON.stringify(answer)} too`, async () => {
+      const r = rig(['a', 'b'], { interval: '1s', fall: 1, rise: 1 })
+      r.answer('a', answer)
+      const other = following(r, ['a', 'b'])
+      await other.start()
+      await r.clock.advance(1000)
+      expect(other.get('a')).toMatchObject({ state: r.state('a'), degraded: r.pool.get('a')?.degraded })
+      await r.pool.remove('a')
+      await r.clock.advance(0)
+      expect(other.get('a')).toMatchObject({ state: 'up', degraded: false })
+      expect(other.health().upstreams[0]?.reason).not.toBe('health check passed')
+      await other.close()
+      await r.pool.close()
+    })
+
+  it('a check that has ended knows nobody', async () => {
+    const r = rig(['a'], { interval: '1s', fall: 1 })
+    r.answer('a', no)
+    const other = following(r, ['a'])
+    await other.start()
+    await r.clock.advance(1000)
+    expect(other.get('a')?.state).toBe('down')
+    await r.pool.close()
+    expect(other.get('a')?.state).toBe('up')
+    other.add({ url: 'http://b.test:81', id: 'b' })
+    expect(other.get('b')?.state).toBe('up')
+    await other.close()
+  })
+
+  it('another server by the same name in the pool of the check begins anew for both', async () => {
+    const r = rig(['a'], { interval: '1s', fall: 1 })
+    r.answer('a', no)
+    const other = following(r, ['a'])
+    await other.start()
+    await r.clock.advance(1000)
+    r.answer('a', {})
+    void r.pool.remove('a')
+    r.pool.add({ url: 'http://a2.test', id: 'a' })
+    await r.clock.advance(0)
+    expect([r.state('a'), other.get('a')?.state]).toEqual(['up', 'up'])
+    r.answer('a', no)
+    await r.clock.advance(2000)
+    expect([r.state('a'), other.get('a')?.state]).toEqual(['down', 'down'])
+    await other.close()
+    await r.pool.close()
+  })
+
+  it('and gets nothing in between when it has to wait for its first probe', async () => {
+    const r = rig(['a'], { interval: '1s', fall: 1, initial: 'pending' })
+    const changes: string[] = []
+    const other = createPool({
+      upstreams: [{ url: 'http://a.test:81', id: 'a' }],
+      health: [r.check.follow(), { name: 'listener', attach() {}, onUpstream: ({ to }) => void changes.push(String(to)) }],
+      transport: fakeTransport(),
+      clock: r.clock,
+    })
+    r.answer('a', 'silence')
+    void other.start()
+    await r.clock.advance(0)
+    // Both at once, as a list from a source does it.
+    void r.pool.remove('a')
+    r.pool.add({ url: 'http://a2.test', id: 'a' })
+    await r.clock.advance(0)
+    expect([other.get('a')?.state, changes]).toEqual(['down', []])
+    await other.close()
     await r.pool.close()
   })
 })

@@ -48,7 +48,8 @@ export interface ActiveCheckOptions extends HttpProbeOptions {
 export interface ActiveCheck extends HealthPolicy {
   /**
    * A policy for another pool, which repeats there what this check says of the upstream with the same id: one probe for both. Upstreams that
-   * this check does not know count as up. The check is started by whichever pool starts first, and ends with its own.
+   * this check does not know, or knows no more because they have left its pool, count as up. The check is started by whichever pool starts
+   * first, and ends with its own: then it knows nobody.
    */
   follow(): HealthPolicy
 }
@@ -114,8 +115,9 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
   read.check()
 
   const gate = new ProbeGate(maxConcurrent)
-  const targets = new Map<Upstream, Target>()
-  const followers = new Set<(id: string, verdict: Verdict) => void>()
+  /** By id. */
+  const targets = new Map<string, Target>()
+  const followers = new Set<(id: string) => void>()
   let pool: HealthControl | undefined
   let running: 'not yet' | 'yes' | 'closed' = 'not yet'
   let made = 0
@@ -130,12 +132,16 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     return wait + shift
   }
 
+  const tellFollowers = (id: string): void => {
+    for (const follower of followers) follower(id)
+  }
+
   const settle = (target: Target, verdict: Verdict, control: HealthControl): void => {
     const before = target.verdict
     if (sameVerdict(before, verdict)) return
     target.verdict = verdict
     applyVerdict(control, policy, target.upstream, before, verdict, onDown)
-    for (const follower of followers) follower(target.upstream.id, verdict)
+    tellFollowers(target.upstream.id)
   }
 
   const told = (target: Target, control: HealthControl, event: ProbeEvent, durationMs: number): number => {
@@ -176,7 +182,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
       health = { kind: 'down', passes: 0, error }
     }
     const target: Target = { upstream, loop, health, verdict: unchecked, shift: phase }
-    targets.set(upstream, target)
+    targets.set(upstream.id, target)
     if (loop !== undefined || health.kind === 'down') settle(target, verdictOf(health), control)
     return target
   }
@@ -214,10 +220,12 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     onUpstream({ upstream, from, to }) {
       if (pool === undefined || running === 'closed') return
       if (to === undefined) {
-        const target = targets.get(upstream)
+        const target = targets.get(upstream.id)
         target?.loop?.stop()
-        targets.delete(upstream)
+        targets.delete(upstream.id)
         if (target !== undefined) decided(target)
+        // One that is replaced leaves before the other joins: followers would be told "up" in between, also where the other waits for its first probe.
+        queueMicrotask(() => tellFollowers(upstream.id))
       } else if (from === undefined) {
         const { loop } = join(upstream, pool, false)
         if (running === 'yes') loop?.begin(0)
@@ -226,7 +234,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     follow: () =>
       followCheck(`${name} (followed)`, onDown, {
         start: () => void start(),
-        verdicts: () => [...targets.values()].map(({ upstream, verdict }) => [upstream.id, verdict] as const),
+        verdict: (id) => targets.get(id)?.verdict ?? unchecked,
         subscribe(follower) {
           followers.add(follower)
           return () => void followers.delete(follower)
@@ -236,8 +244,10 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
       running = 'closed'
       gate.close()
       known.resolve()
+      const ids = [...targets.keys()]
       for (const { loop } of targets.values()) loop?.stop()
       targets.clear()
+      for (const id of ids) tellFollowers(id)
     },
   }
   return policy

@@ -13,6 +13,7 @@ export type Verdict = Up | { readonly kind: 'down'; readonly reason: string; rea
 
 export type OnDown = 'keep' | 'tunnels' | 'all'
 
+/** What counts where nobody asks, or has asked yet. */
 export const unchecked: Up = { kind: 'up', degraded: false, draining: false }
 
 export function verdictOf(health: TargetHealth): Verdict {
@@ -52,7 +53,7 @@ export function applyVerdict(
   // First what holds traffic back, then up: nothing may slip in between.
   if (verdict.draining !== was.draining) pool.setDraining(upstream, policy, verdict.draining, said('draining', verdict.draining))
   if (verdict.degraded !== was.degraded) pool.setDegraded(upstream, policy, verdict.degraded, said('degraded', verdict.degraded))
-  if (before.kind === 'down') pool.setUp(upstream, policy, 'health check passed')
+  if (before.kind === 'down') pool.setUp(upstream, policy, verdict === unchecked ? 'not checked' : 'health check passed')
 }
 
 const said = (what: string, now: boolean): string => `health check says ${what}${now ? '' : ' no more'}`
