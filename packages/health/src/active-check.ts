@@ -10,10 +10,11 @@ import { type Duration, type HealthControl, type HealthPolicy, OptionReader, typ
 import { followCheck } from './follow-check.ts'
 import { type HttpProbeOptions, httpProbe } from './http-probe.ts'
 import { httpKeys, type OverridesFor, overridesOf } from './overrides.ts'
-import { isProbe, type Probe, type ProbeFunction, toProbe } from './probe.ts'
+import { isProbe, type OpenProbe, type Probe, type ProbeFunction, toProbe } from './probe.ts'
 import { ProbeGate } from './probe-gate.ts'
 import { ProbeLoop } from './probe-loop.ts'
-import { type InitialState, initialHealth, inTransition, nextHealth, type ProbeEvent, type TargetHealth } from './target-health.ts'
+import { type InitialState, inTransition, nextHealth, type ProbeEvent, type TargetHealth } from './target-health.ts'
+import { healthBefore, TargetProbe } from './target-probe.ts'
 import { applyVerdict, type OnDown, sameVerdict, unchecked, type Verdict, verdictOf } from './verdict.ts'
 
 export interface ActiveCheckOptions extends HttpProbeOptions {
@@ -39,7 +40,10 @@ export interface ActiveCheckOptions extends HttpProbeOptions {
   readonly onDown?: OnDown
   /** Most probes at once. Default 64. */
   readonly maxConcurrent?: number
-  /** One upstream's exceptions; `false` exempts it. `upstream.meta.health` says the same, and what is returned here goes before it. */
+  /**
+   * One upstream's exceptions; `false` exempts it. `upstream.meta.health` says the same, and what is returned here goes before it. Called when
+   * an upstream joins, and before its next probe when its `meta` has changed.
+   */
   readonly overrides?: OverridesFor
   /** For events. Default `activeCheck`. */
   readonly name?: string
@@ -86,8 +90,8 @@ const ownKeys: readonly string[] = [
 
 interface Target {
   readonly upstream: Upstream
-  /** Undefined: exempt. */
-  readonly loop: ProbeLoop | undefined
+  readonly own: TargetProbe
+  readonly loop: ProbeLoop
   health: TargetHealth
   verdict: Verdict
   /** Its wait is yet to be shifted, so that those who began together do not stay together. */
@@ -162,29 +166,44 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     return waitAfter(target, control)
   }
 
+  /** What to ask now. Options that came or went make a new beginning; others for the same question leave the health as it is. */
+  const asked = (target: Target, control: HealthControl): OpenProbe | undefined => {
+    const before = target.own.question
+    const now = target.own.look()
+    if (now !== before && (now.kind !== 'asked' || before.kind !== 'asked')) {
+      // One that was exempt has served so far, and goes on until its probes say otherwise.
+      target.health = healthBefore(now, before.kind === 'exempt' ? 'up' : initial)
+      settle(target, target.health.kind === 'up' ? unchecked : verdictOf(target.health), control)
+      if (now.kind === 'exempt') decided(target)
+    }
+    return now.kind === 'asked' ? now.probe : undefined
+  }
+
   const join = (upstream: Upstream, control: HealthControl, strict: boolean): Target => {
     // Golden ratio: however many come, their parts of the interval lie evenly.
     const phase = (made++ * 0.618_033_988_749_894_9) % 1
-    const settings = { clock: control.clock, gate, timeout }
-    let loop: ProbeLoop | undefined
-    let health: TargetHealth = initialHealth(initial)
-    try {
-      const overrides = overridesOf('activeCheck', upstream, given.overrides)
-      if (overrides !== false)
-        loop = new ProbeLoop(
-          settings,
-          probe.open({ upstream, overrides, tls: control.tls, allowAddress: control.allowAddress }),
-          (event, ms) => told(target, control, event, ms),
-        )
-    } catch (error) {
-      // At creation the mistake is the caller's to see. Later on there is no caller: the upstream is down, and says why.
-      if (strict) throw error
-      health = { kind: 'down', passes: 0, error }
-    }
-    const target: Target = { upstream, loop, health, verdict: unchecked, shift: phase }
+    const own = new TargetProbe(
+      upstream,
+      () => overridesOf('activeCheck', upstream, given.overrides),
+      (overrides) => probe.open({ upstream, overrides, tls: control.tls, allowAddress: control.allowAddress }),
+    )
+    const { question } = own
+    // At creation the mistake is the caller's to see. Later on there is no caller: the upstream is down, and says why.
+    if (strict && question.kind === 'wrong') throw question.error
+    const loop = new ProbeLoop(
+      { clock: control.clock, gate, timeout, idle: interval },
+      { probe: () => asked(target, control), tell: (event, ms) => told(target, control, event, ms) },
+    )
+    const target: Target = { upstream, own, loop, health: healthBefore(question, initial), verdict: unchecked, shift: phase }
     targets.set(upstream.id, target)
-    if (loop !== undefined || health.kind === 'down') settle(target, verdictOf(health), control)
+    settle(target, verdictOf(target.health), control)
     return target
+  }
+
+  const part = (target: Target): void => {
+    target.loop.stop()
+    target.own.close()
+    decided(target)
   }
 
   /** Those that nothing is known of, and who waits for them. */
@@ -199,13 +218,13 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
   const start = (): Promise<void> | undefined => {
     if (running !== 'not yet' || pool === undefined) return undefined
     running = 'yes'
-    for (const target of targets.values()) if (target.loop !== undefined && target.health.kind === 'pending') pending.add(target)
+    for (const target of targets.values()) if (target.health.kind === 'pending') pending.add(target)
     for (const target of targets.values()) {
       // Nobody waits for those that are up: they begin at their part of the interval, and stay there.
       if (target.health.kind === 'up') {
-        target.loop?.begin(target.shift * interval)
+        target.loop.begin(target.shift * interval)
         target.shift = 0
-      } else target.loop?.begin(0)
+      } else target.loop.begin(0)
     }
     return pending.size === 0 ? undefined : known.promise
   }
@@ -221,14 +240,13 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
       if (pool === undefined || running === 'closed') return
       if (to === undefined) {
         const target = targets.get(upstream.id)
-        target?.loop?.stop()
         targets.delete(upstream.id)
-        if (target !== undefined) decided(target)
+        if (target !== undefined) part(target)
         // One that is replaced leaves before the other joins: followers would be told "up" in between, also where the other waits for its first probe.
         queueMicrotask(() => tellFollowers(upstream.id))
       } else if (from === undefined) {
         const { loop } = join(upstream, pool, false)
-        if (running === 'yes') loop?.begin(0)
+        if (running === 'yes') loop.begin(0)
       }
     },
     follow: () =>
@@ -244,10 +262,12 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
       running = 'closed'
       gate.close()
       known.resolve()
-      const ids = [...targets.keys()]
-      for (const { loop } of targets.values()) loop?.stop()
+      const all = [...targets.values()]
       targets.clear()
-      for (const id of ids) tellFollowers(id)
+      for (const target of all) {
+        part(target)
+        tellFollowers(target.upstream.id)
+      }
     },
   }
   return policy

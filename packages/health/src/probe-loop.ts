@@ -12,28 +12,35 @@ export interface LoopSettings {
   readonly gate: ProbeGate
   /** Milliseconds for a whole probe. */
   readonly timeout: number
+  /** Milliseconds from one look to the next at a target that is not to be asked. */
+  readonly idle: number
+}
+
+/** What a loop needs of its target. */
+export interface LoopTarget {
+  /** What to ask now, undefined for nothing. Called before each probe, and never while one runs. */
+  probe(): OpenProbe | undefined
+  /** Is told every result, and returns the milliseconds from the start of this probe to the next. */
+  tell(event: ProbeEvent, durationMs: number): number
 }
 
 type Step =
   | { readonly kind: 'idle' }
   | { readonly kind: 'waiting'; readonly timer: unknown }
-  | { readonly kind: 'queued' }
+  | { readonly kind: 'queued'; readonly ask: () => void }
   | { readonly kind: 'asking'; readonly controller: AbortController; readonly timer: unknown }
   | { readonly kind: 'stopped' }
 
 export class ProbeLoop {
   readonly #settings: LoopSettings
-  readonly #probe: OpenProbe
-  readonly #tell: (event: ProbeEvent, durationMs: number) => number
+  readonly #target: LoopTarget
   #step: Step = { kind: 'idle' }
   /** A probe has run into its timeout and not ended. */
   #stuck = false
 
-  /** @param tell is told every result, and returns the milliseconds from the start of this probe to the next */
-  constructor(settings: LoopSettings, probe: OpenProbe, tell: (event: ProbeEvent, durationMs: number) => number) {
+  constructor(settings: LoopSettings, target: LoopTarget) {
     this.#settings = settings
-    this.#probe = probe
-    this.#tell = tell
+    this.#target = target
   }
 
   /** Once: the first probe in `delay` milliseconds. */
@@ -49,7 +56,7 @@ export class ProbeLoop {
         this.#settings.clock.clearTimeout(step.timer)
         break
       case 'queued':
-        this.#settings.gate.withdraw(this.#ask)
+        this.#settings.gate.withdraw(step.ask)
         break
       case 'asking':
         this.#settings.clock.clearTimeout(step.timer)
@@ -60,7 +67,6 @@ export class ProbeLoop {
       case 'stopped':
         break
     }
-    this.#probe.close?.()
   }
 
   #wait(ms: number): void {
@@ -68,19 +74,27 @@ export class ProbeLoop {
   }
 
   #due(): void {
-    if (!this.#stuck) {
-      this.#step = { kind: 'queued' }
-      this.#settings.gate.enter(this.#ask)
-      return
-    }
     const idle: Step = { kind: 'idle' }
     this.#step = idle
-    const error = new ProbeError('ERR_PROBE_TIMEOUT', 'the probe before this one has not ended, long after its timeout')
-    const next = this.#tell({ kind: 'failed', error }, 0)
-    if (this.#step === idle) this.#wait(next)
+    if (this.#stuck) {
+      const error = new ProbeError('ERR_PROBE_TIMEOUT', 'the probe before this one has not ended, long after its timeout')
+      const next = this.#target.tell({ kind: 'failed', error }, 0)
+      if (this.#step === idle) this.#wait(next)
+      return
+    }
+    const probe = this.#target.probe()
+    // Told of new options, the pool may have closed the check.
+    if (this.#step !== idle) return
+    if (probe === undefined) {
+      this.#wait(this.#settings.idle)
+      return
+    }
+    const ask = (): void => this.#ask(probe)
+    this.#step = { kind: 'queued', ask }
+    this.#settings.gate.enter(ask)
   }
 
-  readonly #ask = (): void => {
+  #ask(probe: OpenProbe): void {
     const { clock, timeout, gate } = this.#settings
     const controller = new AbortController()
     const started = clock.now()
@@ -91,7 +105,7 @@ export class ProbeLoop {
       const idle: Step = { kind: 'idle' }
       this.#step = idle
       gate.leave()
-      const next = this.#tell(event, clock.now() - started)
+      const next = this.#target.tell(event, clock.now() - started)
       // Told of the result, the pool may have closed the check.
       if (this.#step === idle) this.#wait(Math.max(0, started + next - clock.now()))
     }
@@ -107,7 +121,7 @@ export class ProbeLoop {
       settled(event)
     }
     // Asynchronous, so that a probe that throws at once is one that failed.
-    const running = (async () => this.#probe.run(controller.signal))()
+    const running = (async () => probe.run(controller.signal))()
     running.then(
       (result) => ended({ kind: 'passed', result: result ?? undefined }),
       (error: unknown) => ended({ kind: 'failed', error }),
