@@ -83,6 +83,31 @@ describe('ready', () => {
     expect((await drained.get())[0]).toBe(200)
   })
 
+  it('by those who get traffic: weight 0 counts for neither side', async () => {
+    await using r = await rig({ minUp: '50%', pools: ['web'] })
+    const [web] = r.pools
+    for (const i of [0, 1]) web.setWeight(`http://web-${i}.test`, 0)
+    expect((await r.get())[1].pools).toEqual([{ name: 'web', up: 2, of: 2, ready: true }])
+    // Down or not: who gets nothing is missed by nobody.
+    r.down('web', 3)
+    expect((await r.get())[1].pools).toEqual([{ name: 'web', up: 1, of: 2, ready: true }])
+    web.setWeight('http://web-3.test', 0)
+    const [status, report] = await r.get()
+    expect([status, report.pools]).toEqual([503, [{ name: 'web', up: 0, of: 1, ready: false }]])
+    web.setWeight('http://web-2.test', 0)
+    expect(await r.get()).toEqual([503, { status: 'unavailable', pools: [{ name: 'web', up: 0, of: 0, ready: false }] }])
+  })
+
+  it('when only affinity leads there, it is not', async () => {
+    await using r = await rig({ pools: ['api'] })
+    for (const { id } of r.pools[1].upstreams) r.pools[1].setWeight(id, 0)
+    expect((await r.get())[0]).toBe(503)
+    r.pools[1].setWeight('http://api-1.test', 1)
+    expect((await r.get())[0]).toBe(200)
+    void r.pools[1].drain('http://api-1.test')
+    expect((await r.get())[0]).toBe(503)
+  })
+
   it('by some pools only', async () => {
     await using r = await rig({ pools: ['web'] })
     r.down('api', 2)

@@ -7,7 +7,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { OptionReader, type ReverseProxy } from '@weir/core'
 
 export interface ReadyOptions {
-  /** Upstreams that must be up in each pool: a number, or a share such as `'50%'` of those that are up or down. Default 1. */
+  /**
+   * Upstreams that must be up in each pool: a number, or a share such as `'50%'`. Those that get no new work, draining or of weight 0, count
+   * for neither side. Default 1.
+   */
   readonly minUp?: number | `${number}%`
   /** Names of the pools that count. Default: all. */
   readonly pools?: readonly string[]
@@ -45,8 +48,10 @@ export function readyHandler(proxy: Pick<ReverseProxy, 'health'>, options?: Read
     const counted = pools
       .filter(({ name }) => counts(name))
       .map(({ name, upstreams }) => {
-        const up = upstreams.filter(({ state }) => state === 'up').length
-        const of = up + upstreams.filter(({ state }) => state === 'down').length
+        // Draining, or of weight 0: only who has affinity comes there, and nobody else would miss it.
+        const serving = upstreams.filter(({ state, weight }) => state !== 'draining' && weight > 0)
+        const up = serving.filter(({ state }) => state === 'up').length
+        const of = serving.length
         return { name, up, of, ready: up >= needed(of) }
       })
     const ready = counted.every((pool) => pool.ready)
