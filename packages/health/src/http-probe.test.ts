@@ -118,6 +118,22 @@ describe('the body', () => {
     expect(await outcome(server.url, { maxBody: 10 })).toEqual(passed)
   })
 
+  it('is given up when an expression takes too long on what the server made up for it', async () => {
+    const evil = `${'a'.repeat(27)}!`
+    await using server = await testUpstream({ '*': { body: evil, headers: { 'X-Load': evil } } })
+    expect(await outcome(server.url, { body: /^(a+)+$/ })).toBe('ERR_PROBE_PATTERN')
+    expect(await outcome(server.url, { expectHeaders: { 'x-load': /^(a+)+$/ } })).toBe('ERR_PROBE_PATTERN')
+    // The next one is none the worse for it.
+    expect(await outcome(server.url, { body: /^a+!$/, expectHeaders: { 'x-load': /!$/ } })).toEqual(passed)
+  })
+
+  it('has one limit for all lines of all fields', async () => {
+    // Each takes a few milliseconds: far below the limit, and all of them far above it.
+    const line = `${'a'.repeat(20)}!`
+    await using server = await testUpstream({ '*': { headers: { 'X-Load': Array.from({ length: 400 }, () => line) } } })
+    expect(await outcome(server.url, { expectHeaders: { 'x-load': /^(a+)+$/ } })).toBe('ERR_PROBE_PATTERN')
+  })
+
   it('that breaks off fails', async () => {
     await using server = await rawUpstream(async (connection) => {
       await connection.readRequest()

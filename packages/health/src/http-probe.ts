@@ -14,6 +14,7 @@ import {
 import type { Duplex } from 'node:stream'
 import { OptionReader, type Size } from '@weir/core'
 import { answerProblem, type HeaderExpectation, readTextExpectation, type TextTest } from './http-answer.ts'
+import { MatchTime } from './match-time.ts'
 import { httpKeys, withOverrides } from './overrides.ts'
 import { connectionError, type OpenProbe, type Probe, ProbeError, type ProbeResult, type ProbeTarget } from './probe.ts'
 import { type AddressOptions, addressOf, openSocket, readAddress } from './probe-address.ts'
@@ -30,9 +31,13 @@ export interface HttpProbeOptions extends AddressOptions {
   readonly host?: string
   /** Statuses that pass. Default `'200-399'`. */
   readonly status?: StatusMatches
-  /** Response fields that must be there (`true`), be equal (a string) or match (a RegExp). */
+  /** Response fields that must be there (`true`), be equal (a string) or match (a RegExp; see `body`). */
   readonly expectHeaders?: Readonly<Record<string, HeaderExpectation>>
-  /** Text that the body, as UTF-8, must hold, or an expression that it must match, within its first `maxBody` bytes. */
+  /**
+   * Text that the body, as UTF-8, must hold, or an expression that it must match, within its first `maxBody` bytes. An expression with repeats
+   * inside of repeats, `(a+)+$`, can take for ever on a text that the server made up for it. Matching stops all else in the process, so a probe is given
+   * 100 ms for all of it and then fails; rather take a text, or an expression without such repeats.
+   */
   readonly body?: string | RegExp
   /** Reading stops here. Default 64 KiB. */
   readonly maxBody?: Size
@@ -197,7 +202,8 @@ function ask(line: RequestOptions, question: Question, signal: AbortSignal): Pro
 function readAnswer(res: IncomingMessage, question: Question, done: (error: unknown, result?: ProbeResult) => void): void {
   const status = res.statusCode ?? 0
   const drains = question.drains(status)
-  const problem = answerProblem(res, drains || question.passes(status), question.fields)
+  const time = new MatchTime()
+  const problem = answerProblem(res, drains || question.passes(status), question.fields, time)
   if (problem !== undefined) {
     done(problem)
     return
@@ -207,8 +213,9 @@ function readAnswer(res: IncomingMessage, question: Question, done: (error: unkn
   const chunks: Buffer[] = []
   let left = question.maxBody
   const judge = (): void => {
-    if (question.body === undefined || question.body(Buffer.concat(chunks).toString())) done(undefined, result)
-    else done(new ProbeError('ERR_PROBE_BODY', `status ${status}, but the body is not what was expected`))
+    const met = question.body === undefined || question.body(Buffer.concat(chunks).toString(), time)
+    if (met === true) done(undefined, result)
+    else done(met === false ? new ProbeError('ERR_PROBE_BODY', `status ${status}, but the body is not what was expected`) : met)
   }
   res.on('data', (chunk: Buffer) => {
     if (left <= 0) return

@@ -54,6 +54,8 @@ export type ProbeErrorCode =
   | 'ERR_PROBE_HEADER'
   /** The body, or what a TCP server said, is not what was expected. */
   | 'ERR_PROBE_BODY'
+  /** An expression took too long on what the server said: see `body` of `httpProbe`. */
+  | 'ERR_PROBE_PATTERN'
   /** gRPC: the service says that it does not serve, or is not known. */
   | 'ERR_PROBE_SERVICE'
 

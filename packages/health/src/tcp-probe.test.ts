@@ -57,6 +57,12 @@ describe('tcpProbe', () => {
     expect(await outcome(tcpProbe({ expect: /^220 .* ready/, maxBody: 8 }), server.url)).toBe('ERR_PROBE_BODY')
   })
 
+  it('an expression that takes too long on what the server made up for it is given up', async () => {
+    await using server = await rawUpstream(async (connection) => void (await connection.send(`${'a'.repeat(27)}!`)))
+    expect(await outcome(tcpProbe({ expect: /^(a+)+$/ }), server.url)).toBe('ERR_PROBE_PATTERN')
+    expect(await outcome(tcpProbe({ expect: /^a+!$/ }), server.url)).toBe('passed')
+  })
+
   it('fails when the server ends without saying it', async () => {
     await using server = await rawUpstream(async (connection) => {
       await connection.send('no')

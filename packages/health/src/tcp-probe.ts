@@ -4,6 +4,7 @@
  * where the server speaks it.
  */
 import { OptionReader, type Size } from '@weir/core'
+import { MatchTime } from './match-time.ts'
 import { tcpKeys, withOverrides } from './overrides.ts'
 import { connectionError, type OpenProbe, type Probe, ProbeError, type ProbeTarget } from './probe.ts'
 import { type AddressOptions, addressOf, openSocket, type ProbeAddress, readAddress } from './probe-address.ts'
@@ -11,7 +12,10 @@ import { type AddressOptions, addressOf, openSocket, type ProbeAddress, readAddr
 export interface TcpProbeOptions extends AddressOptions {
   /** Sent once connected; a string as UTF-8. Default: nothing. */
   readonly send?: string | Uint8Array
-  /** What must occur in what the server says: bytes, a text, or an expression (on bytes read as Latin-1). Default: connecting is enough. */
+  /**
+   * What must occur in what the server says: bytes, a text, or an expression (on bytes read as Latin-1), which has 100 ms for all that it is matched
+   * against; see `body` of `httpProbe`. Default: connecting is enough.
+   */
   readonly expect?: string | Uint8Array | RegExp
   /** `expect` must be met within so many bytes. Default 64 KiB. */
   readonly maxBody?: Size
@@ -29,7 +33,7 @@ export function tlsProbe(options?: Omit<TcpProbeOptions, 'secure'>): Probe {
 
 interface Talk {
   readonly send: string | Uint8Array | undefined
-  readonly met: ((bytes: Buffer) => boolean) | undefined
+  readonly met: ((bytes: Buffer, time: MatchTime) => boolean | ProbeError) | undefined
   readonly maxBody: number
 }
 
@@ -60,7 +64,7 @@ function expectation(expect: unknown): Talk['met'] {
     const wanted = Buffer.from(expect as string)
     return (bytes) => bytes.includes(wanted)
   }
-  if (expect instanceof RegExp) return (bytes) => bytes.toString('latin1').search(expect) >= 0
+  if (expect instanceof RegExp) return (bytes, time) => time.spend(() => bytes.toString('latin1').search(expect) >= 0)
   return undefined
 }
 
@@ -74,6 +78,7 @@ function converse(address: ProbeAddress, { send, met, maxBody }: Talk, signal: A
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const socket = openSocket(address)
   const heard: Buffer[] = []
+  const time = new MatchTime()
   let bytes = 0
   const end = (error?: unknown): void => {
     signal.removeEventListener('abort', onAbort)
@@ -91,7 +96,9 @@ function converse(address: ProbeAddress, { send, met, maxBody }: Talk, signal: A
     socket.on('data', (chunk: Buffer) => {
       heard.push(chunk.subarray(0, maxBody - bytes))
       bytes += chunk.length
-      if (met(Buffer.concat(heard))) end()
+      const said = met(Buffer.concat(heard), time)
+      if (said instanceof ProbeError) end(said)
+      else if (said) end()
       else if (bytes >= maxBody) end(new ProbeError('ERR_PROBE_BODY', `not what was expected within ${maxBody} bytes`))
     })
     socket.on('end', () => end(new ProbeError('ERR_PROBE_BODY', 'the server ended before it said what was expected')))
