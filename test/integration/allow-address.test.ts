@@ -419,6 +419,25 @@ describe('whoever else connects to upstreams asks it too', () => {
     })
   })
 
+  it.each([
+    ['an address', '127.0.0.1'],
+    ['an address in another spelling', '127.1'],
+    ['a name that leads there', 'rebound.test'],
+  ])('probes that `meta.health` of an upstream sends to %s', async (_case, address) => {
+    await using server = await listener()
+    names.addresses.set('rebound.test', ['127.0.0.1'])
+    const pool = createPool({
+      upstreams: [{ url: 'http://10.255.255.1', id: 'a', meta: { health: { address, port: server.port } } }],
+      health: [activeCheck({ fall: 1, initial: 'pending' })],
+      allowAddress: never,
+    })
+    await pool.start()
+    const [upstream] = pool.health().upstreams
+    expect(upstream).toMatchObject({ state: 'down', error: { code: 'ERR_PROBE_CONNECTION', cause: { code: 'ERR_ADDRESS_DENIED' } } })
+    await pool.close()
+    expect(server.connections()).toBe(0)
+  })
+
   it('probes of a pool whose transport was told', async () => {
     await using server = await listener()
     for (const make of [undiciTransport, httpProxyTransport]) {

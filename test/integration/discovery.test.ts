@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TLSSocket } from 'node:tls'
 import { createPool, httpProxyTransport, type Pool, type Transport, type UpstreamSource, undiciTransport } from '@weir/core'
-import { addressGuard, dnsSource, fileSource, httpSource, srvSource } from '@weir/discovery'
+import { addressGuard, type DiscoveryError, dnsSource, fileSource, httpSource, srvSource } from '@weir/discovery'
+import { activeCheck } from '@weir/health'
 import { certificates, rawConnect, rawRequest, type TestUpstream, testUpstream, wsConnect, wsUpstream } from '@weir/testing'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { a, dnsServer, srv, type Zone, zoneOf } from '../../packages/discovery/src/fixtures/dns-server.ts'
@@ -241,6 +242,31 @@ it('the guard of a source and the check of a pool are the same function', async 
     expect([upstream, (await rawRequest(proxy.port, get())).status]).toEqual([upstream, status])
   }
   expect(server.count()).toBe(3)
+})
+
+it('a list that is fetched says how its servers are asked for their health, and sends no probe elsewhere', async () => {
+  await using server = await testUpstream({ '/': 'here', '/up': 500 })
+  await using health = await testUpstream({ '/ready': {}, '*': 500 })
+  await using inside = await testUpstream({ '*': {} })
+  let said: object = { path: '/up' }
+  await using registry = await testUpstream({
+    '/list': (_req, res) => void res.end(JSON.stringify([{ url: server.url, meta: { health: said } }])),
+  })
+  const errors: DiscoveryError[] = []
+  const onError = (error: DiscoveryError): void => void errors.push(error)
+  const source = httpSource({ url: `${registry.url}/list`, interval: 10, minInterval: 1, retry: { min: 10 }, guard: loopback, onError })
+  const check = activeCheck({ interval: 10, rise: 1, fall: 1, initial: 'pending' })
+  await using proxy = await startProxy({ upstreams: source, health: [check] })
+  const state = (): string | undefined => proxy.proxy.health().pools[0]?.upstreams[0]?.state
+  expect((await rawRequest(proxy.port, get())).status).toBe(503)
+  said = { address: '127.0.0.2', port: inside.port }
+  await until('it is refused', () => errors.length > 0)
+  expect([errors[0]?.code, errors[0]?.problems.map(({ path: at }) => at)]).toEqual(['ERR_DISCOVERY_LIST', ['$[0].meta.health.address']])
+  expect([state(), inside.accepted]).toEqual(['down', 0])
+  said = { port: health.port, path: '/ready' }
+  await until('it is asked there', () => state() === 'up')
+  expect((await rawRequest(proxy.port, get())).text()).toBe('here')
+  expect(inside.accepted).toBe(0)
 })
 
 it('two pools on one source look for themselves', async () => {

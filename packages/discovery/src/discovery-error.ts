@@ -19,7 +19,7 @@ export type DiscoveryErrorCode =
   | 'ERR_DISCOVERY_TOO_LARGE'
   /** File or answer cannot be parsed. */
   | 'ERR_DISCOVERY_SYNTAX'
-  /** It can be parsed, but is no list of upstreams: see `problems`. */
+  /** It can be parsed, but is no list of upstreams, or says what a fetched list may not say: see `problems`. */
   | 'ERR_DISCOVERY_LIST'
 
 export interface DiscoveryErrorOptions {

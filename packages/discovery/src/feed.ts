@@ -62,8 +62,8 @@ export class Feed {
     const before = this.#refused
     const refused = new Set<string>()
     const allowed = list.filter((upstream) => {
-      const address = addressOf(upstream)
-      if (address === undefined || passes(guard, address)) return true
+      const address = addressesOf(upstream).find((each) => !passes(guard, each))
+      if (address === undefined) return true
       if (!before.has(address) && !refused.has(address)) tell({ type: 'refused', source: name, address })
       refused.add(address)
       return false
@@ -83,9 +83,15 @@ function passes(guard: Guard, address: string): boolean {
   }
 }
 
-/** The address in the URL; undefined for names and Unix sockets. */
-function addressOf(upstream: UpstreamOptions): string | undefined {
-  const { hostname } = new URL(upstream.url)
-  const address = hostname.replace(/^\[|\]$/g, '')
-  return isIP(address) === 0 ? undefined : address
+/** The address in the URL, and the one that probes are sent to. Names and Unix sockets are none. */
+function addressesOf({ url, meta }: UpstreamOptions): string[] {
+  const probed = (meta?.health as { readonly address?: unknown } | null | undefined)?.address
+  return [new URL(url).hostname, ...(typeof probed === 'string' ? [canonical(probed)] : [])]
+    .map((host) => host.replace(/^\[|\]$/g, ''))
+    .filter((host) => isIP(host) !== 0)
+}
+
+/** As a URL would hold it: the system's resolver takes `127.1` and `0x7f000001` for addresses, too. */
+function canonical(host: string): string {
+  return isIP(host) === 0 ? (URL.parse(`http://${host}`)?.hostname ?? host) : host
 }

@@ -78,6 +78,18 @@ describe('a file', () => {
     expect(reading.told).toEqual([{ type: 'list', source: `file:${path}`, upstreams: await reading.list(1) }])
   })
 
+  it('may say of probes what it likes, within what a guard lets pass', async () => {
+    const list = ['127.0.0.2', '169.254.169.254'].map((address, index) => ({
+      url: `http://127.0.0.1:${index}`,
+      meta: { health: { address, tls: { insecure: true }, send: 'PING' } },
+    }))
+    await writeFile(path, JSON.stringify(list))
+    await using trusting = watching()
+    expect(await trusting.list(1)).toMatchObject(list.map(({ meta }) => ({ meta })))
+    await using guarded = watching({ guard: (address) => address.startsWith('127.') })
+    expect(await guarded.urls(1)).toEqual(urls(0))
+  })
+
   it('may be named by a URL, and may be empty of upstreams', async () => {
     await writeFile(path, '[]')
     await using reading = read(fileSource(pathToFileURL(path)))

@@ -208,6 +208,8 @@ describe('no good answer: the last good list stays', () => {
     ['no list', ok('{}'), 'ERR_DISCOVERY_LIST'],
     ['a socket of this machine', ok('["http://10.0.0.1:1","unix:/run/docker.sock"]'), 'ERR_DISCOVERY_LIST'],
     ['such a socket, with settings', ok('[{"url":" UNIX:/run/docker.sock"}]'), 'ERR_DISCOVERY_LIST'],
+    ['TLS options of an upstream', ok('["http://10.0.0.1:1",{"url":"https://10.0.0.9","tls":{"insecure":true}}]'), 'ERR_DISCOVERY_LIST'],
+    ['probes that are sent elsewhere', ok('[{"url":"http://10.0.0.9","meta":{"health":{"address":"a.internal"}}}]'), 'ERR_DISCOVERY_LIST'],
     ['a list with a mistake', ok('["http://10.0.0.1:1",{"url":"http://10.0.0.9","weight":1.5}]'), 'ERR_DISCOVERY_LIST'],
     ['the metadata service alone', ok('["http://169.254.169.254"]'), 'ERR_DISCOVERY_REFUSED'],
   ])('%s', async (_what, answer, code) => {
@@ -283,6 +285,70 @@ describe('no good answer: the last good list stays', () => {
   })
 })
 
+describe('what a list says of probes', () => {
+  const saying = (health: unknown, url = 'http://10.0.0.1:1'): Answer =>
+    ok(JSON.stringify([url, { url: 'http://10.0.0.2:2', meta: { health } }]))
+  const problems = (t: Rig): unknown[] =>
+    t.reading.told.flatMap((event) => (event.type === 'kept' ? event.error.problems.map(({ path }) => path) : []))
+
+  it.each([
+    { address: '10.0.0.9' },
+    { tls: { insecure: true } },
+    { servername: 'other.internal' },
+    { send: 'FLUSHALL\r\n' },
+    { headers: { 'Metadata-Flavor': 'Google' } },
+    { maxBody: '1GiB' },
+    { socketPath: '/run/docker.sock' },
+  ])('%j is refused', async (health) => {
+    await using t = await rig(saying({ path: '/up', ...health }))
+    expect(t.reading.failures).toEqual(['ERR_DISCOVERY_LIST'])
+    expect(problems(t)).toEqual([`$[1].meta.health.${Object.keys(health)[0]}`])
+    const [kept] = t.reading.told
+    if (kept?.type === 'kept') expect(kept.error.message).not.toContain(JSON.stringify(Object.values(health)[0]))
+  })
+
+  it.each([
+    { port: 9000, path: '/up', method: 'HEAD', host: 'app.internal', status: ['2xx'], secure: false },
+    { expectHeaders: { 'x-up': true }, body: 'ok', drainStatus: 404, drainHeader: 'x-drain', degradedHeader: 'x-slow', keepAlive: true },
+    { service: 'app.v1', unimplemented: 'up', expect: '+OK' },
+    false,
+    // Not what a check reads, so not what is held against it here.
+    'fine',
+    null,
+  ])('%j is taken', async (health) => {
+    await using t = await rig(saying(health))
+    expect((await t.reading.list(1))[1]).toMatchObject({ meta: { health } })
+  })
+
+  it('all of it is taken where that is said, or some other of it', async () => {
+    await using all = await rig(saying({ tls: { insecure: true }, send: 'PING\r\n' }), { probeOptions: 'all' })
+    expect(await all.reading.list(1)).toHaveLength(2)
+    await using some = await rig(saying({ headers: { 'X-Probe': '1' } }), { probeOptions: ['headers', 'path'] })
+    expect(await some.reading.list(1)).toHaveLength(2)
+    some.server.answer = saying({ port: 9000 })
+    await some.asksAfter(30_000)
+    expect(problems(some)).toEqual(['$[1].meta.health.port'])
+    await using none = await rig(saying({ path: '/up' }), { probeOptions: [] })
+    expect(problems(none)).toEqual(['$[1].meta.health.path'])
+  })
+
+  it.each(['169.254.169.254', '127.1', '0x7f000001', '::1', '::ffff:169.254.169.254', 'fe80::1%lo'])(
+    'an address that the guard refuses leaves the upstream out: %s',
+    async (address) => {
+      await using t = await rig(saying({ address }), { probeOptions: 'all' })
+      expect(await t.reading.urls(1)).toEqual(['http://10.0.0.1:1'])
+      expect(t.reading.told.map(({ type }) => type)).toEqual(['refused', 'list'])
+    },
+  )
+
+  it('an address that the guard lets pass, or a name, does not', async () => {
+    for (const address of ['10.0.0.9', 'health.internal']) {
+      await using t = await rig(saying({ address }), { probeOptions: 'all' })
+      expect(await t.reading.list(1)).toHaveLength(2)
+    }
+  })
+})
+
 describe('the life of a source', () => {
   it('a request under way is given up at return', async () => {
     await using server = await endpoint(() => {})
@@ -321,6 +387,7 @@ it('wrong options are reported all at once, and secrets in none of it', () => {
       parse: 1,
       agent: {},
       redirect: true,
+      probeOptions: 'some',
     } as never)
     expect.unreachable()
   } catch (error) {
@@ -334,6 +401,7 @@ it('wrong options are reported all at once, and secrets in none of it', () => {
         'interval',
         'maxSize',
         'parse',
+        'probeOptions',
         'redirect',
         'timeout',
         'url',
@@ -341,5 +409,7 @@ it('wrong options are reported all at once, and secrets in none of it', () => {
     )
     expect((error as Error).message).not.toContain('hunter2')
   }
+  for (const probeOptions of [[''], [1], {}, true, null])
+    expect(() => httpSource({ url: 'http://a.test', probeOptions } as never), String(probeOptions)).toThrow(OptionsError)
   for (const url of ['ftp://a', 'nonsense', undefined]) expect(() => httpSource({ url } as never)).toThrow(OptionsError)
 })

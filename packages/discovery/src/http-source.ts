@@ -13,6 +13,7 @@ import { type Fetched, fetchOnce, TooLarge } from './http-fetch.ts'
 import { type DiscoverySource, sourceOf } from './list-iterator.ts'
 import { type Parse, parseJson, readList } from './list-text.ts'
 import { type Answer, poll } from './poll.ts'
+import { questionOptions, remoteProblems } from './remote-list.ts'
 import { type PaceOptions, paceKeys, readPace, readSource, type SourceOptions, type SourceSettings, sourceKeys } from './source-options.ts'
 
 type Headers = Readonly<Record<string, string>>
@@ -32,13 +33,20 @@ export interface HttpSourceOptions extends SourceOptions, PaceOptions {
   readonly timeout?: Duration
   /** A longer answer is refused. Default 1 MiB. */
   readonly maxSize?: Size
+  /**
+   * Names of the probe options that the list may set in `meta.health`, where active checks look for them; a list that sets others is refused.
+   * `'all'`: whoever writes the list may have probes sent anywhere that the guard and the pool's `allowAddress` let pass, with any content, and
+   * have them believe any certificate. Default: those that say how to ask the upstream itself (`port`, `path`, `method`, `host`, `secure`, `service`, ...) and
+   * what its answer must be; not `address`, `servername`, `tls`, `headers`, `send`, `maxBody`.
+   */
+  readonly probeOptions?: readonly string[] | 'all'
   /** For another format: gets the body as text, returns the list or a promise of it, throws when it cannot. Default `JSON.parse`. */
   readonly parse?: Parse
   /** Of `node:http` or `node:https`, for certificates, proxies and the like. Closed by whoever made it. Default: none; a connection per request. */
   readonly agent?: Agent
 }
 
-const ownKeys = ['url', 'interval', 'minInterval', 'maxInterval', 'headers', 'timeout', 'maxSize', 'parse', 'agent']
+const ownKeys = ['url', 'interval', 'minInterval', 'maxInterval', 'headers', 'timeout', 'maxSize', 'probeOptions', 'parse', 'agent']
 
 interface HttpSettings {
   readonly url: URL
@@ -48,6 +56,7 @@ interface HttpSettings {
   readonly headers: Headers | (() => MaybePromise<Headers>)
   readonly timeout: number
   readonly maxSize: number
+  readonly probeOptions: readonly string[] | 'all'
   readonly parse: Parse
   readonly agent: Agent | undefined
 }
@@ -73,6 +82,7 @@ export function httpSource(options: HttpSourceOptions): DiscoverySource {
     headers: readHeaders(given.headers, read),
     timeout: read.duration('timeout', given.timeout, 10_000, { min: 1 }),
     maxSize: read.size('maxSize', given.maxSize, 1024 ** 2, { min: 2 }),
+    probeOptions: readProbeOptions(given.probeOptions, read),
     parse: read.function('parse', given.parse, parseJson),
     agent: given.agent,
   }
@@ -108,7 +118,7 @@ class Asking {
   }
 
   async ask(): Promise<Answer> {
-    const { url, interval, minInterval, maxInterval, parse } = this.#settings
+    const { url, interval, minInterval, maxInterval, probeOptions, parse } = this.#settings
     const { status, headers, body } = await this.#fetch()
     const fresh = Math.min(Math.max(freshMs(headers) ?? interval, minInterval), maxInterval)
     // The list is given again, and not "as before": the guard may have refused what the server calls unchanged.
@@ -121,14 +131,9 @@ class Asking {
     if (coding !== 'identity') throw this.#error('ERR_DISCOVERY_HTTP', `answered with the coding ${coding}, which was not asked for`)
     const what = url.origin + url.pathname
     const list = await readList(body, parse, this.#source.name, what)
-    // Sockets of this machine are nothing that another one can know of, and no check of addresses looks at them.
-    const sockets = list.flatMap((entry, index) =>
-      isSocket(entry)
-        ? [{ path: `$[${index}]`, given: JSON.stringify(entry), expected: 'no unix: socket, which only a list of this machine may name' }]
-        : [],
-    )
-    if (sockets.length > 0)
-      throw new DiscoveryError('ERR_DISCOVERY_LIST', this.#source.name, `${what} names sockets of this machine`, { problems: sockets })
+    const problems = remoteProblems(list, probeOptions)
+    if (problems.length > 0)
+      throw new DiscoveryError('ERR_DISCOVERY_LIST', this.#source.name, `${what} says what a fetched list may not say`, { problems })
     this.#last = { list, etag: headers.etag, modified: headers['last-modified'] }
     return { list, freshMs: fresh }
   }
@@ -189,7 +194,10 @@ function readHeaders(value: unknown, read: OptionReader): HttpSettings['headers'
   return value as Headers
 }
 
-function isSocket(entry: UpstreamInput): boolean {
-  const url = typeof entry === 'object' && 'url' in entry ? entry.url : entry
-  return /^\s*unix:/i.test(String(url))
+function readProbeOptions(value: unknown, read: OptionReader): HttpSettings['probeOptions'] {
+  if (value === undefined) return questionOptions
+  if (value === 'all') return value
+  if (Array.isArray(value) && value.every((name) => typeof name === 'string' && name !== '')) return value
+  read.problem('probeOptions', value, "a list of names such as ['port', 'path'], or 'all'")
+  return questionOptions
 }

@@ -9,9 +9,9 @@ export interface SourceOptions {
   /** For events and errors. Default: kind and place, `dns:app.internal`. */
   readonly name?: string
   /**
-   * Upstreams whose address it refuses are left out and reported. It sees addresses only: what a host *name* in a list points to is known when
-   * a connection is made, so give the same function to the pool as `allowAddress`. `false`: every address is used. Default: `addressGuard()`, but
-   * `false` for files.
+   * Upstreams whose address it refuses, in their URL or in `meta.health.address`, are left out and reported. It sees addresses only: what a host *name*
+   * in a list points to is known when a connection is made, so give the same function to the pool as `allowAddress`. `false`: every address is used.
+   * Default: `addressGuard()`, but `false` for files.
    */
   readonly guard?: Guard | false
   /**
