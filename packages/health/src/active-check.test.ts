@@ -412,6 +412,38 @@ describe('follow', () => {
     await r.pool.close()
   })
 
+  it('whichever pool starts the check, both wait until somebody is up', async () => {
+    const r = rig(['a'], { initial: 'pending' }, 50)
+    const other = following(r, ['a'])
+    const started: string[] = []
+    void other.start().then(() => started.push(`follower ${other.get('a')?.state}`))
+    void r.pool.start().then(() => started.push(`own ${r.state('a')}`))
+    await r.clock.advance(49)
+    expect(started).toEqual([])
+    await r.clock.advance(1)
+    expect(started.toSorted()).toEqual(['follower up', 'own up'])
+    await other.close()
+    await r.pool.close()
+  })
+
+  it('the pool of the check waits for its first list and for who is in it, also when a follower has started the check before', async () => {
+    const clock = virtualClock()
+    const check = activeCheck({ initial: 'pending', probe: () => new Promise((resolve) => void clock.setTimeout(() => resolve({}), 50)) })
+    const lists = listFeed()
+    const pool = createPool({ upstreams: lists, health: [check], transport: fakeTransport(), clock })
+    const other = createPool({ upstreams: [], health: [check.follow()], transport: fakeTransport(), clock })
+    await other.start()
+    let started = false
+    void pool.start().then(() => (started = true))
+    lists.push([{ url: 'http://a.test', id: 'a' }])
+    await clock.advance(49)
+    expect([started, pool.get('a')?.state]).toEqual([false, 'down'])
+    await clock.advance(1)
+    expect([started, pool.get('a')?.state]).toEqual([true, 'up'])
+    await other.close()
+    await pool.close()
+  })
+
   it('when its own pool gets another server by the same name from a source, that one is what the check says', async () => {
     const r = rig(['a'], { interval: '1s', fall: 1, rise: 1 })
     r.answer('a', no)

@@ -215,8 +215,7 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
     if (pending.size === 0 || target.health.kind === 'up') known.resolve()
   }
 
-  const start = (): Promise<void> | undefined => {
-    if (running !== 'not yet' || pool === undefined) return undefined
+  const begin = (): void => {
     running = 'yes'
     for (const target of targets.values()) if (target.health.kind === 'pending') pending.add(target)
     for (const target of targets.values()) {
@@ -226,6 +225,11 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
         target.shift = 0
       } else target.loop.begin(0)
     }
+  }
+
+  /** Whoever comes second waits for the same. */
+  const start = (): Promise<void> | undefined => {
+    if (running === 'not yet' && pool !== undefined) begin()
     return pending.size === 0 ? undefined : known.promise
   }
 
@@ -245,13 +249,15 @@ export function activeCheck(options?: ActiveCheckOptions): ActiveCheck {
         // One that is replaced leaves before the other joins: followers would be told "up" in between, also where the other waits for its first probe.
         queueMicrotask(() => tellFollowers(upstream.id))
       } else if (from === undefined) {
-        const { loop } = join(upstream, pool, false)
-        if (running === 'yes') loop.begin(0)
+        const target = join(upstream, pool, false)
+        if (running !== 'yes') return
+        if (target.health.kind === 'pending') pending.add(target)
+        target.loop.begin(0)
       }
     },
     follow: () =>
       followCheck(`${name} (followed)`, onDown, {
-        start: () => void start(),
+        start,
         verdict: (id) => targets.get(id)?.verdict ?? unchecked,
         subscribe(follower) {
           followers.add(follower)

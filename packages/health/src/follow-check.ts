@@ -4,11 +4,12 @@
  *
  * The follower is told whose verdict may have changed and looks it up, so that it cannot hold one that the leader has taken back.
  */
-import type { HealthControl, HealthPolicy, Upstream } from '@weir/core'
+import type { HealthControl, HealthPolicy, MaybePromise, Upstream } from '@weir/core'
 import { applyVerdict, type OnDown, sameVerdict, unchecked, type Verdict } from './verdict.ts'
 
 export interface Leader {
-  start(): void
+  /** Idempotent; the promise is over when something is known. */
+  start(): MaybePromise<void>
   /** What the check says now; `unchecked` of whom it does not know. */
   verdict(id: string): Verdict
   subscribe(follower: (id: string) => void): () => void
