@@ -477,6 +477,7 @@ describe('the other factories', () => {
     ['keepAliveTimeout', [...badDurations]],
     ['maxIdle', badCounts],
     ['maxRequests', badCounts],
+    ['maxAge', [...badDurations]],
     ['maxHeaderSize', [1023, ...badSizes]],
     ['localAddress', ['localhost', '', 5, null, '10.0.0.1:80']],
     ['tls', [null, 5, 'x']],
@@ -488,6 +489,8 @@ describe('the other factories', () => {
   it.each([
     ['keepAliveTimeout', [...badDurations]],
     ['maxConnections', [0, 65_536, ...badCounts]],
+    ['maxRequests', badCounts],
+    ['maxAge', [...badDurations]],
     ['maxHeaderSize', [1023, ...badSizes]],
     ['localAddress', ['localhost', '', 5, null]],
     ['tls', [null, 5, 'x']],

@@ -19,7 +19,7 @@ import type { ProxyCore } from './proxy.ts'
 import type { Waiter } from './queue.ts'
 import { readWhole } from './read-body.ts'
 import { isHttp2, type RequestFacts } from './request-check.ts'
-import type { Stash } from './response-head.ts'
+import type { ResponseHead, Stash } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
 import type { Hooks, MaybePromise, RequestTap, Stage } from './stage.ts'
 import type { Tunnel } from './upgrade.ts'
@@ -96,6 +96,8 @@ export class LiveExchange implements Exchange, PumpEvents {
   brokenOff: boolean = false
   /** An asynchronous response hook is running: another answer must not wait for it. */
   thinking: boolean = false
+  /** What it thinks about. */
+  deciding: ResponseHead | undefined = undefined
   /** The last byte was handed over. */
   pumped: boolean = false
   /** Ended; every late callback looks here first. */

@@ -464,6 +464,7 @@ export class ProxyCore implements StageSink {
       if (exchange.left.code === 'ERR_CLIENT_ABORTED') exchange.status = 499
     }
     exchange.replyBody?.destroy()
+    exchange.deciding?.abandon()
     exchange.stopWatching?.()
     if (exchange.waiter !== undefined) exchange.route?.pool.leave(exchange.waiter)
     if (exchange.backoffTimer !== undefined) this.clock.clearTimeout(exchange.backoffTimer)

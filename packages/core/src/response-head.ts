@@ -39,6 +39,8 @@ export class ResponseHead implements ProxyResponse {
   /** Bytes that the upstream may be ahead of the client. */
   ahead: number = 0
   readonly #method: string
+  /** It is on its way, or never will be: what hooks still do comes too late. */
+  #sealed = false
 
   constructor(method: string, status: number, reason: string, headers: readonly string[], upstream: Upstream | undefined) {
     this.status = status
@@ -50,12 +52,12 @@ export class ResponseHead implements ProxyResponse {
   }
 
   transform(stream: Duplex): void {
-    if (!this.hasBody) {
+    // Before it is joined nobody listens, and an error without a listener ends the process.
+    stream.on('error', ignore)
+    if (!this.hasBody || this.#sealed) {
       stream.destroy()
       return
     }
-    // Before it is joined nobody listens, and an error without a listener ends the process.
-    stream.on('error', ignore)
     this.steps ??= []
     this.steps.push({ transform: stream })
     this.headers.delete('content-length')
@@ -66,6 +68,10 @@ export class ResponseHead implements ProxyResponse {
   }
 
   tap(tap: BodyTap): void {
+    if (this.#sealed) {
+      tap.onEnd?.(false)
+      return
+    }
     this.steps ??= []
     this.steps.push({ tap })
   }
@@ -77,6 +83,11 @@ export class ResponseHead implements ProxyResponse {
   /** @throws TypeError, RangeError, ProxyError what cannot be sent */
   replace(reply: Reply): void {
     expectReply(reply)
+    if (this.#sealed) {
+      dropBodyOf(reply)
+      return
+    }
+    if (this.replacement !== undefined) dropBodyOf(this.replacement)
     this.dropTransforms()
     this.steps = undefined
     this.replacement = reply
@@ -91,6 +102,28 @@ export class ResponseHead implements ProxyResponse {
     this.dropTransforms()
     this.steps = this.steps?.filter((step) => 'tap' in step)
     this.hasBody = false
+  }
+
+  /** The hooks have had their say. */
+  seal(): void {
+    this.#sealed = true
+  }
+
+  /** It is not sent: what was joined to it is given back. */
+  abandon(): void {
+    this.#sealed = true
+    this.dropTransforms()
+    if (this.replacement !== undefined) dropBodyOf(this.replacement)
+    const { steps } = this
+    this.steps = undefined
+    for (const step of steps ?? []) {
+      if (!('tap' in step)) continue
+      try {
+        step.tap.onEnd?.(false)
+      } catch {
+        // Nobody is left to hear of it, and the others still have to.
+      }
+    }
   }
 
   dropTransforms(): void {
@@ -113,6 +146,10 @@ export function replyFields(reply: Reply): readonly string[] {
   }
   if (!typed) out.push('Content-Type', 'text/plain; charset=utf-8')
   return out
+}
+
+function dropBodyOf({ body }: Reply): void {
+  if (body instanceof Readable) body.destroy()
 }
 
 function ignore(): void {}

@@ -120,7 +120,10 @@ export function respondStash(exchange: LiveExchange, stash: Stash): void {
 /** A stage, or the proxy itself, answers. */
 export function respondReply(exchange: LiveExchange, reply: Reply): void {
   if (reply.fields !== undefined && respondFields(exchange, reply, reply.fields)) return
-  if (reply.body instanceof Readable) exchange.replyBody = reply.body
+  if (reply.body instanceof Readable) {
+    exchange.replyBody?.destroy()
+    exchange.replyBody = reply.body
+  }
   if (!checkReply(exchange, reply)) return
   const head = new ResponseHead(exchange.method, reply.status, '', replyFields(reply), undefined)
   runHooks(exchange, head, (error) => {
@@ -179,14 +182,24 @@ function respondBuffered(exchange: LiveExchange, head: ResponseHead, body: Buffe
 
 function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: ProxyError | undefined) => void): boolean {
   let settled = false
+  const { failing } = exchange
   const finish = (error: ProxyError | undefined): void => {
-    if (exchange.finished || settled) return
+    if (settled) return
     settled = true
+    if (exchange.deciding === head) exchange.deciding = undefined
+    // The exchange has ended while a hook took its time, or another answer is on its way.
+    if (exchange.finished || exchange.answered || exchange.failing !== failing) {
+      head.abandon()
+      return
+    }
     exchange.thinking = false
+    if (error === undefined) head.seal()
+    else head.abandon()
     if (error === undefined) {
       try {
         exchange.route?.responseEdit?.(head.headers, exchange)
       } catch (cause) {
+        head.abandon()
         done(stageError('headers.response', cause))
         return
       }
@@ -203,7 +216,10 @@ function runHooks(exchange: LiveExchange, head: ResponseHead, done: (error: Prox
   // Time is up: a hook that wants more of it is not waited for.
   const code = exchange.error?.code
   if (!atOnce && (code === 'ERR_DEADLINE' || code === 'ERR_DRAINING')) finish(undefined)
-  else if (!atOnce && !settled) exchange.thinking = true
+  else if (!atOnce && !settled) {
+    exchange.thinking = true
+    exchange.deciding = head
+  }
   return atOnce
 }
 

@@ -11,12 +11,17 @@ import type { Duplex } from 'node:stream'
 import type { Upstream } from '../upstream.ts'
 import { type AddressCheck, checkedLookup, refusedAddress } from './address-check.ts'
 import { type ConnectPhases, timeConnecting } from './connect-phases.ts'
+import { whenAged } from './connection-age.ts'
 import { type readTlsOptions, serverNameOf } from './tls.ts'
 
 export interface ConnectionSettings {
   readonly tls: ReturnType<typeof readTlsOptions>
   /** Idle milliseconds after which a kept connection is closed; 0 keeps none. */
   readonly keepAliveTimeout: number
+  /** Requests after which a connection is closed; 0 for no limit. */
+  readonly maxRequests: number
+  /** Milliseconds after which a connection is closed, or not used again; 0 for no limit. */
+  readonly maxAge: number
   /** Most connections per upstream; further requests wait for one. */
   readonly maxConnections: number
   /** Largest response head in bytes. */
@@ -52,6 +57,9 @@ export interface ConnectionState {
   phases: ConnectPhases | undefined
   /** It has carried a whole response. */
   served: boolean
+  requests: number
+  /** Older than any may be. */
+  aged: boolean
   /** Whoever waits for it to open. */
   onOpen: (() => void) | undefined
 }
@@ -138,7 +146,7 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
   const connect = agent.createConnection.bind(agent)
   agent.createConnection = (options, callback) => {
     const startedAt = performance.now()
-    const state: ConnectionState = { phases: undefined, served: false, onOpen: undefined }
+    const state: ConnectionState = { phases: undefined, served: false, requests: 0, aged: false, onOpen: undefined }
     const refused = refusedAddress(upstream, settings.allowAddress)
     // Node takes a socket that fails later, but no error thrown here.
     const socket: Duplex = refused === undefined ? (connect(options, callback) as Duplex) : new Socket()
@@ -149,6 +157,11 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
       state.phases = phases()
       state.onOpen?.()
       state.onOpen = undefined
+      if (keepAlive)
+        whenAged(socket, settings.maxAge, () => {
+          state.aged = true
+          if (idle.has(socket)) socket.destroy()
+        })
     })
     fresh = socket
     return socket
@@ -169,7 +182,9 @@ function openLine(upstream: Upstream, settings: ConnectionSettings): Line {
   const reuse = agent.reuseSocket.bind(agent)
   const pool = agent as unknown as { keepSocketAlive(socket: Duplex): boolean; reuseSocket(socket: Duplex, request: ClientRequest): void }
   pool.keepSocketAlive = (socket) => {
-    if (retired || !keep(socket)) return false
+    const state = states.get(socket) as ConnectionState
+    state.requests++
+    if (retired || state.aged || state.requests === settings.maxRequests || !keep(socket)) return false
     idle.add(socket)
     socket.on('data', unasked)
     socket.on('close', forgetIdle)

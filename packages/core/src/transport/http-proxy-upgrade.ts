@@ -44,7 +44,7 @@ const ignore = (): void => {}
 export function upgradeWithHttpProxy(settings: UpgradeSettings): Upgrades {
   const { linger = 5000 } = settings
   // A tunnel owns its connection: none is kept, and none is waited for.
-  const full: ConnectionSettings = { ...settings, keepAliveTimeout: 0, maxConnections: Number.POSITIVE_INFINITY }
+  const full: ConnectionSettings = { ...settings, keepAliveTimeout: 0, maxRequests: 0, maxAge: 0, maxConnections: Number.POSITIVE_INFINITY }
   const connections = new Connections(full)
   const proxy = createProxyServer()
   proxy.on('error', () => {})

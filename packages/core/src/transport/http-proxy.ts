@@ -25,6 +25,14 @@ export interface HttpProxyTransportOptions {
   readonly tls?: UpstreamTlsOptions
   /** How long an idle connection is kept; choose it below the upstream's own. An upstream's `Keep-Alive: timeout` shortens it. 0 keeps none. Default 4 s. */
   readonly keepAliveTimeout?: Duration
+  /** Requests after which a connection is closed; 0 for no limit. Default 0. */
+  readonly maxRequests?: number
+  /**
+   * How long a connection is used at most; one that is in use then closes behind its response. So a name that points elsewhere by now is looked up again, and a
+   * balancer of connections gets new ones to spread. Up to a tenth less, at random, or those that were opened together would all close at once. 0 for no
+   * limit. Default 1 h.
+   */
+  readonly maxAge?: Duration
   /** Most connections per upstream; further requests wait, against their `head` timeout. Tunnels do not count. Default 256. */
   readonly maxConnections?: number
   /** Largest response head in bytes. Default 64 KiB. */
@@ -44,6 +52,8 @@ export function httpProxyTransport(options?: HttpProxyTransportOptions): Transpo
   const given = read.object<HttpProxyTransportOptions>(options, [
     'tls',
     'keepAliveTimeout',
+    'maxRequests',
+    'maxAge',
     'maxConnections',
     'maxHeaderSize',
     'localAddress',
@@ -53,6 +63,8 @@ export function httpProxyTransport(options?: HttpProxyTransportOptions): Transpo
   const settings: ConnectionSettings = {
     tls: readTlsOptions(given.tls, read.at('tls')),
     keepAliveTimeout: read.duration('keepAliveTimeout', given.keepAliveTimeout, 4000),
+    maxRequests: read.number('maxRequests', given.maxRequests, 0, { min: 0, integer: true }),
+    maxAge: read.duration('maxAge', given.maxAge, 3_600_000),
     maxConnections: read.number('maxConnections', given.maxConnections, 256, { min: 1, max: 65_535, integer: true }),
     maxHeaderSize: read.size('maxHeaderSize', given.maxHeaderSize, 65_536, { min: 1024 }),
     localAddress: given.localAddress,

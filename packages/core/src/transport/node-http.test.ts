@@ -13,6 +13,8 @@ import type { UpstreamRequest } from './transport.ts'
 const settings: ConnectionSettings = {
   tls: readTlsOptions(undefined, new OptionReader('test')),
   keepAliveTimeout: 4000,
+  maxRequests: 0,
+  maxAge: 0,
   maxConnections: 256,
   maxHeaderSize: 65_536,
   localAddress: undefined,

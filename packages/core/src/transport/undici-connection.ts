@@ -12,6 +12,7 @@ import { type AddressCheck, checkedLookup, refusedAddress } from './address-chec
 import { BodyStream } from './body-stream.ts'
 import { toProxyError } from './connect-error.ts'
 import { type ConnectPhases, timeConnecting } from './connect-phases.ts'
+import { whenAged } from './connection-age.ts'
 import type { Deadlines, Watched } from './deadlines.ts'
 import { type readTlsOptions, serverNameOf } from './tls.ts'
 import type { ResponseSink, UpstreamRequest } from './transport.ts'
@@ -22,6 +23,7 @@ export interface UndiciSettings {
   readonly keepAliveTimeout: number
   readonly maxIdle: number
   readonly maxRequests: number
+  readonly maxAge: number
   readonly maxHeaderSize: number
   readonly localAddress: string | undefined
   readonly allowAddress: AddressCheck | undefined
@@ -89,9 +91,17 @@ export class FreeList {
 
   /** The call is over; its connection may serve another. */
   give(connection: UndiciConnection): void {
-    if (this.#retired || this.#free.length >= this.#settings.maxIdle) connection.discard()
+    if (this.#retired || connection.aged || this.#free.length >= this.#settings.maxIdle) connection.discard()
     else if (connection.open) this.#free.push(connection)
     else if (this.#closed.length < keptClosed) this.#closed.push(connection)
+  }
+
+  /** It has been open for as long as it may. One that is in use is given back when it is done. */
+  age(connection: UndiciConnection): void {
+    const at = this.#free.indexOf(connection)
+    if (at < 0) return
+    this.#free.splice(at, 1)
+    connection.discard()
   }
 
   close(): void {
@@ -114,6 +124,8 @@ export class UndiciConnection implements Watched {
   readonly list: FreeList
   readonly filter: WireFilter = new WireFilter()
   open: boolean = false
+  /** The present socket is older than any may be. */
+  aged: boolean = false
   /** Responses that the present socket has carried. */
   served: number = 0
   /** Of the present socket. */
@@ -125,6 +137,7 @@ export class UndiciConnection implements Watched {
   watched: boolean = false
   readonly #client: Client
   readonly #allowAddress: AddressCheck | undefined
+  readonly #maxAge: number
   #connectTimeout = 0
   /** The socket until it is connected: undici would leave it trying when the client is destroyed. */
   #connecting: Socket | undefined = undefined
@@ -132,6 +145,7 @@ export class UndiciConnection implements Watched {
   constructor(list: FreeList, settings: UndiciSettings) {
     this.list = list
     this.#allowAddress = settings.allowAddress
+    this.#maxAge = settings.maxAge
     const { url } = list.upstream
     const connect = buildConnector({
       ...settings.tls.connect,
@@ -220,6 +234,7 @@ export class UndiciConnection implements Watched {
     const limit = this.#connectTimeout
     let timer: NodeJS.Timeout | undefined
     this.served = 0
+    this.aged = false
     const refused = refusedAddress(this.list.upstream, this.#allowAddress)
     if (refused !== undefined) {
       process.nextTick(callback, refused, null)
@@ -241,6 +256,11 @@ export class UndiciConnection implements Watched {
       })
       this.filter.attach(connected)
       this.socket = connected
+      whenAged(connected, this.#maxAge, () => {
+        if (this.socket !== connected) return
+        this.aged = true
+        this.list.age(this)
+      })
       callback(null, connected)
     }) as unknown as Socket
     const phases = timeConnecting(socket, startedAt)

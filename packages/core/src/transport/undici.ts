@@ -25,6 +25,12 @@ export interface UndiciTransportOptions {
   readonly maxIdle?: number
   /** Requests after which a connection is closed; 0 for no limit. Default 0. */
   readonly maxRequests?: number
+  /**
+   * How long a connection is used at most; one that is in use then closes behind its response. So a name that points elsewhere by now is looked up again, and a
+   * balancer of connections gets new ones to spread. Up to a tenth less, at random, or those that were opened together would all close at once. 0 for no
+   * limit. Default 1 h.
+   */
+  readonly maxAge?: Duration
   /** Largest response head in bytes. Default 64 KiB. */
   readonly maxHeaderSize?: Size
   /** Local address to connect from. */
@@ -41,6 +47,7 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
     'keepAliveTimeout',
     'maxIdle',
     'maxRequests',
+    'maxAge',
     'maxHeaderSize',
     'localAddress',
     'allowAddress',
@@ -49,6 +56,7 @@ export function undiciTransport(options?: UndiciTransportOptions): Transport {
     keepAliveTimeout: read.duration('keepAliveTimeout', given.keepAliveTimeout, 4000, { min: 1 }),
     maxIdle: read.number('maxIdle', given.maxIdle, 4096, { min: 0, integer: true }),
     maxRequests: read.number('maxRequests', given.maxRequests, 0, { min: 0, integer: true }),
+    maxAge: read.duration('maxAge', given.maxAge, 3_600_000),
     maxHeaderSize: read.size('maxHeaderSize', given.maxHeaderSize, 65_536, { min: 1024 }),
     localAddress: given.localAddress,
     allowAddress: read.optionalFunction('allowAddress', given.allowAddress),
