@@ -4,6 +4,7 @@
  * Everything that turns a list of lines into an object loses some of this: names fold together, cookies become one line that no browser can
  * take apart, and what depended on order changes its meaning.
  */
+import type { Server } from 'node:http'
 import { everyRequest, rawConnect, rawRequest, rawUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { h2Client } from './h2.ts'
@@ -199,5 +200,23 @@ describe.each(transports)('E25 over %s', (_name, transport) => {
     await using client = await rawConnect(plain.port)
     void client.write(get())
     expect((await client.readResponse()).all('set-cookie')).toEqual(['a=1', 'b=2', 'a=3'])
+  })
+
+  it('1,000 fields of a request arrive, in order; more are refused, for node may have dropped some; where the server keeps all, all arrive', async () => {
+    await using upstream = await rawUpstream(everyRequest(() => ok('ok')))
+    await using proxy = await startProxy({ upstreams: [upstream.url] }, { transport, server: { maxHeaderSize: 262_144 } })
+    // With Host and Connection.
+    const fields = (count: number): string[] => Array.from({ length: count - 2 }, (_, i) => `X-${i}: ${i}`)
+    const asked = async (count: number): Promise<number> =>
+      (await rawRequest(proxy.port, get('/', 'Connection: close', ...fields(count)), { until: 'close' })).status
+    const arrived = (): (string | undefined)[] =>
+      (upstream.requests.at(-1)?.fields ?? []).filter((line) => line.startsWith('X-') && !line.startsWith('X-F'))
+    expect(await asked(1000)).toBe(200)
+    expect(arrived()).toEqual(fields(1000))
+    for (const count of [1001, 1100, 3000]) expect(await asked(count)).toBe(431)
+    expect(upstream.requests).toHaveLength(1)
+    ;(proxy.server as Server).maxHeadersCount = 0
+    expect(await asked(3000)).toBe(200)
+    expect(arrived()).toEqual(fields(3000))
   })
 })

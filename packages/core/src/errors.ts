@@ -41,6 +41,7 @@ export type ErrorCode =
   | 'ERR_UPGRADE_REQUEST'
   | 'ERR_BODY_TOO_LARGE'
   | 'ERR_BODY_TOO_SLOW'
+  | 'ERR_TOO_MANY_FIELDS'
   | 'ERR_TRAILERS_TOO_LARGE'
   | 'ERR_BODY_CODING'
   | 'ERR_BODY_CONSUMED'
@@ -87,6 +88,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorKind>> = {
   ERR_UPGRADE_REQUEST: kind(400, 'client', 'request', 'http_request_error', false, 'The upgrade request is malformed, has a body, or asks for a protocol that is not tunnelled.'),
   ERR_BODY_TOO_LARGE: kind(413, 'client', 'request', 'http_request_error', false, 'The request body is larger than `maxBodySize`.'),
   ERR_BODY_TOO_SLOW: kind(408, 'client', 'request', 'http_request_error', false, 'The request body comes more slowly than the proxy waits for.'),
+  ERR_TOO_MANY_FIELDS: kind(431, 'client', 'request', 'http_request_error', false, 'The request has more fields than node:http may have kept.'),
   ERR_TRAILERS_TOO_LARGE: kind(431, 'client', 'request', 'http_request_error', false, 'The trailer section behind the request body is larger than a stage allows.'),
   ERR_BODY_CODING: kind(400, 'client', 'request', 'http_request_error', false, 'The request body cannot be decoded: it is damaged, cut short, or not what `Content-Encoding` says.'),
   ERR_BODY_CONSUMED: kind(500, 'proxy', 'request', 'proxy_configuration_error', false, 'The request body was read before Weir saw it and cannot be rebuilt.'),

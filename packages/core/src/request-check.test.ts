@@ -54,6 +54,25 @@ const verdict = (req: IncomingMessage): string => {
   return typeof result === 'string' ? result : 'fine'
 }
 
+describe('fields that node may have dropped', () => {
+  const many = (count: number, maxHeadersCount?: number | null): IncomingMessage => {
+    const fields = Array.from({ length: count - 1 }, (_, i) => [`X-${i}`, '1']).flat()
+    return Object.assign(http1({ fields }), { socket: { server: { maxHeadersCount } } })
+  }
+
+  it.each<[count: number, most: number | null | undefined, code: string]>([
+    [1000, undefined, 'fine'],
+    [1001, undefined, 'ERR_TOO_MANY_FIELDS'],
+    [1024, null, 'ERR_TOO_MANY_FIELDS'],
+    [1001, 1001, 'fine'],
+    [1002, 1001, 'ERR_TOO_MANY_FIELDS'],
+    [1002, 500, 'ERR_TOO_MANY_FIELDS'],
+    [5000, 0, 'fine'],
+  ])('%i of them on a server that keeps %s: %s', (count, most, code) => {
+    expect(verdict(many(count, most))).toBe(code)
+  })
+})
+
 describe('refused over HTTP/1', () => {
   const chunked = ['Transfer-Encoding', 'chunked']
   const rows: [what: string, given: Given, code: string][] = [

@@ -80,6 +80,15 @@ export function isHttp2(req: IncomingMessage): boolean {
   return req.httpVersionMajor === 2 && 'stream' in req
 }
 
+/** What node keeps at least by default. Before 22.23.2, 24.18.1 and 26.5.1 it drops what comes behind without a word; since then it refuses the request. */
+const keptFields = 1000
+
+function mayBeCut({ socket }: IncomingMessage, count: number): boolean {
+  const most = (socket as { server?: { maxHeadersCount?: number | null } } | undefined)?.server?.maxHeadersCount ?? keptFields
+  // 0: all are kept.
+  return most > 0 && count > most
+}
+
 /** @throws ProxyError with source `client` */
 export function checkRequest(req: IncomingMessage, connection: Connection): RequestFacts {
   const method = req.method as string
@@ -91,6 +100,7 @@ function checkHttp1(req: IncomingMessage, known: Connection): RequestFacts {
   // Node's parser lets 0.9 and 2.0 pass on an HTTP/1 connection.
   if (req.httpVersionMajor !== 1) throw new ProxyError('ERR_FRAMING')
   const raw = req.rawHeaders
+  if (raw.length > 2 * keptFields && mayBeCut(req, raw.length / 2)) throw new ProxyError('ERR_TOO_MANY_FIELDS')
   let host: string | undefined
   let length: string | undefined
   let coding: string | undefined
