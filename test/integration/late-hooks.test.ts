@@ -3,11 +3,11 @@
  * the response is given back, what the hook does later is too late, and an answer that is on its way is not disturbed.
  */
 import { PassThrough, Readable } from 'node:stream'
-import type { BodyTap, ProxyResponse, StageLike } from '@weir/core'
-import { rawConnect, rawRequest } from '@weir/testing'
+import { type BodyTap, ProxyError, type ProxyResponse, type StageLike } from '@weir/core'
+import { rawConnect, rawRequest, rawUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
-import { head } from './messages.ts'
-import { type ObservedProxy, startProxy, until } from './observed.ts'
+import { head, switching, upgradeHead } from './messages.ts'
+import { type ObservedProxy, startProxy, transports, until } from './observed.ts'
 import { gate, okUpstream } from './setup.ts'
 
 const endless = (): Readable => new Readable({ read() {} })
@@ -142,4 +142,35 @@ it('A second replacement gives the first one’s body back', async () => {
   })
   expect((await rawRequest(proxy.port, head('GET', '/'))).text()).toBe('second')
   expect(first.destroyed).toBe(true)
+})
+
+it.each(transports)('A hook that is done with a 101 of an exchange that has failed opens no tunnel: %s', async (_name, transport) => {
+  const thinking = gate()
+  await using upstream = await rawUpstream(async (connection) => {
+    await connection.readRequest()
+    await connection.send(switching())
+    await connection.stall()
+  })
+  // What answers takes its time, too: the hook is done in between.
+  const answering = gate()
+  const late: StageLike = () => ({
+    onResponse: () => thinking.opened,
+    onError: async () => {
+      await answering.opened
+      return undefined
+    },
+  })
+  const failing: StageLike = (exchange) => {
+    setTimeout(() => exchange.fail(new ProxyError('ERR_STAGE', { message: 'mine' })), 50)
+  }
+  await using proxy = await startProxy({ upstreams: [upstream.url], use: [late, failing] }, { transport })
+  await using client = await rawConnect(proxy.port)
+  await client.write(upgradeHead())
+  await until('it has failed, and the upstream is free', () => upstream.connections.length === 1 && upstream.open === 0)
+  thinking.open()
+  await new Promise((resolve) => setImmediate(resolve))
+  answering.open()
+  expect((await client.readResponse()).status).toBe(500)
+  expect((await proxy.outcome()).reason).toBe('ERR_STAGE')
+  expect(proxy.proxy.stats()).toMatchObject({ inflight: 0, tunnels: 0 })
 })
