@@ -2,15 +2,25 @@
  * A second try beside a slow first one: the first head wins, the loser is cancelled at its server, nothing is held against it, and there is a
  * budget. Requests that must not be processed twice are never hedged.
  */
-import type { AttemptOutcome, Balancer, Exchange, HealthPolicy, HedgeOptions, ProxyOptions, Upstream } from '@weir/core'
-import { faults, rawConnect, rawRequest, type TestUpstream, testUpstream } from '@weir/testing'
+import { leastTime, peakEwma } from '@weir/balancer'
+import {
+  type AttemptOutcome,
+  type Balancer,
+  type Exchange,
+  type HealthPolicy,
+  type HedgeOptions,
+  isPickable,
+  type ProxyOptions,
+  type Upstream,
+} from '@weir/core'
+import { faults, rawConnect, rawRequest, seededRandom, type TestUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { get, head } from './messages.ts'
 import { type ObservedProxy, startProxy, transports, until } from './observed.ts'
 
 const never = faults.stall(60_000)
 
-/** Always the first that has not been tried. */
+/** Always the first that is free and has not been tried. */
 class InOrder implements Balancer {
   readonly name = 'in-order'
   #list: readonly Upstream[] = []
@@ -18,7 +28,7 @@ class InOrder implements Balancer {
     this.#list = available
   }
   pick(exchange: Exchange): Upstream | undefined {
-    return this.#list.find((upstream) => !exchange.tried.includes(upstream))
+    return this.#list.find((upstream) => isPickable(upstream, exchange))
   }
 }
 
@@ -147,6 +157,44 @@ describe.each(transports)('hedging over %s', (_name, transport) => {
     // 0.2 a second over ten seconds: two.
     for (let i = 0; i < 5; i++) await rawRequest(on.proxy.port, get())
     expect(on.quick.count()).toBe(2)
+  })
+
+  it('its budget is not spent where nobody else is free', async () => {
+    await using on = await pair(
+      { '*': faults.stall(60, 'late') },
+      { '/long': never, '*': 'quick' },
+      { after: 10, budget: { ratio: 0, minPerSecond: 0.1 } },
+      { maxConcurrent: 1 },
+    )
+    // 0.1 a second over ten seconds: one. The other server has its hands full.
+    const pool = on.proxy.proxy.pool
+    pool?.setWeight(on.slow.url, 0)
+    await using busy = await rawConnect(on.proxy.port)
+    await busy.write(head('POST', '/long', 'Content-Length: 0'))
+    await on.quick.until(({ active }) => active === 1)
+    pool?.setWeight(on.slow.url, 1)
+    for (let i = 0; i < 3; i++) expect((await rawRequest(on.proxy.port, get())).text()).toBe('late')
+    busy.reset()
+    await on.quick.until(({ active }) => active === 0)
+    expect((await rawRequest(on.proxy.port, get())).text()).toBe('quick')
+    expect((await rawRequest(on.proxy.port, get())).text()).toBe('late')
+  })
+
+  it.each([
+    ['peakEwma', peakEwma],
+    ['leastTime', leastTime],
+  ])('a server that loses its races is found out: %s', async (_strategy, strategy) => {
+    await using slow = await testUpstream({ '*': faults.stall(300, 'late') })
+    await using quick = await testUpstream({ '*': 'quick' })
+    await using third = await testUpstream({ '*': 'quick' })
+    const upstreams = [slow.url, quick.url, third.url]
+    const balancer = strategy({ random: seededRandom(1) })
+    await using proxy = await startProxy(
+      { upstreams, balancer, retry: { hedge: { after: 20, budget: { ratio: 1, minPerSecond: 100 } } } },
+      { transport },
+    )
+    for (let i = 0; i < 40; i++) expect((await rawRequest(proxy.port, get())).text()).toBe('quick')
+    expect(slow.count()).toBeLessThanOrEqual(4)
   })
 
   it('a client that leaves takes both tries with it', async () => {

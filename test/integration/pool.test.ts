@@ -13,7 +13,7 @@ import {
   type Stage,
   type Upstream,
 } from '@weir/core'
-import { faults, type RawResponse, rawConnect, rawRequest, refusedPort, type TestUpstream, testUpstream } from '@weir/testing'
+import { faults, type RawResponse, rawConnect, rawRequest, rawUpstream, refusedPort, type TestUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { load } from './load.ts'
 import { manualClock } from './manual-clock.ts'
@@ -154,6 +154,29 @@ describe.each(transports)('a pool over %s', (_name, transport) => {
     const cut = await second
     expect([cut.status, cut.header('proxy-status')]).toEqual([503, 'weir; error=destination_unavailable; details="ERR_DRAINING"'])
     await upstream.until((seen) => seen.sockets === 0)
+    await upstream.close()
+  })
+
+  it('the deadline of one whose answer was put aside does not end the try of another', async () => {
+    await using busy = await rawUpstream(async (connection) => {
+      await connection.readRequest()
+      // Its body is never whole, so that it is still being read when its time is over.
+      await connection.send('HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nbusy')
+      await connection.stall()
+    })
+    const { upstream, release } = await gated('b')
+    const upstreams = [busy.url, { url: upstream.url, backup: true }]
+    await using proxy = await startProxy({ upstreams, retry: { on: [503] } }, { transport })
+    const answer = rawRequest(proxy.port, get('/'))
+    await upstream.until((seen) => seen.active === 1)
+    await poolOf(proxy).remove(busy.url, { deadline: 50 })
+    await until('the other one is free', () => busy.open === 0)
+    release()
+    expect([(await answer).status, (await answer).text()]).toEqual([200, 'done'])
+    expect((await proxy.outcome()).attempts.map(({ status, error }) => [status, error?.code])).toEqual([
+      [503, 'ERR_DRAINING'],
+      [200, undefined],
+    ])
     await upstream.close()
   })
 

@@ -35,6 +35,26 @@ describe('a time', () => {
     expect(now(0)).toBeCloseTo(10 + 100 / Math.E ** 4, 6)
   })
 
+  it('of a try that lost against a hedge counts for what it had taken, where that is more than was believed', () => {
+    const lost = (ms: number): Partial<AttemptOutcome> => ({ headMs: undefined, durationMs: ms, error: new ProxyError('ERR_HEDGE_LOST') })
+    const { see, now, time } = book()
+    see(1, answer(10))
+    // Nothing is known of it: it is taken for typical, 10.
+    expect(see(0, lost(8))).toBe(false)
+    expect(now(0)).toBe(10)
+    expect(see(0, lost(50))).toBe(true)
+    expect(now(0)).toBe(50)
+    // A bound from below makes nothing quicker, and is not typical of anything.
+    expect(see(0, lost(30))).toBe(false)
+    expect(now(0)).toBe(50)
+    expect(now(2)).toBe(10)
+    // Nor does it keep an old peak alive.
+    time.now += 10_000
+    expect(see(0, lost(12))).toBe(false)
+    expect(now(0)).toBeCloseTo(10 + 40 / Math.E, 6)
+    expect(see(0, { headMs: undefined, durationMs: 500, error: new ProxyError('ERR_CLIENT_ABORTED') })).toBe(false)
+  })
+
   it('is averaged, when peaks are not wanted', () => {
     const { see, now, time } = book(false)
     see(0, answer(10))

@@ -6,7 +6,9 @@
  * So one that is new, or was avoided for long, counts as average: it is tried again, and not flooded as an unknown with time 0 would be.
  *
  * A failure is no short time. A refused connection takes a millisecond, and a server that looked quick for it would draw all traffic to itself.
- * Whatever the upstream did wrong counts as a time well above the typical one, at once. What a client or the proxy did says nothing.
+ * Whatever the upstream did wrong counts as a time well above the typical one, at once. What a client or the proxy did says nothing, but for one case: a
+ * try that has lost against a hedge had taken so long and longer, and where that is more than was believed of its server, it is believed now. Or those
+ * that hedging is there for would never be found out.
  *
  * Numbers live in arrays by slot, and travel in them: a fraction that is returned by a function that is not inlined is an allocation.
  */
@@ -116,11 +118,12 @@ export class Latencies {
   /** Takes in how a try ended; false when that says nothing about the upstream. */
   observe(slot: number, outcome: AttemptOutcome, byLastByte: boolean): boolean {
     const { error, status } = outcome
-    if (error !== undefined && error.source !== 'upstream') return false
+    const lost = error?.code === 'ERR_HEDGE_LOST'
+    if (error !== undefined && error.source !== 'upstream' && !lost) return false
     // A pooled connection that had gone stale: the server may be in the best of health.
     if (error?.code === 'ERR_UPSTREAM_RESET' && outcome.reused) return false
-    const failed = error !== undefined || (this.#rules.serverErrors && status !== undefined && status >= 500)
-    const whole = failed || byLastByte ? outcome.durationMs : outcome.headMs
+    const failed = (error !== undefined && !lost) || (this.#rules.serverErrors && status !== undefined && status >= 500)
+    const whole = failed || lost || byLastByte ? outcome.durationMs : outcome.headMs
     if (whole === undefined) return false
     const measured = whole - outcome.uploadMs
     // An outcome tells when it was, which spares a look at the clock; only a clock of one's own does not know about that.
@@ -129,7 +132,10 @@ export class Latencies {
     const now = this.#now[0] as number
     const { decay, failurePenalty } = this.#rules
     let sample = Math.max(measured, shortest)
-    if (failed) sample = Math.max(sample, failurePenalty * (this.#pool[3] as number))
+    if (lost) {
+      this.refresh(slot)
+      if (sample <= (this.current[slot] as number)) return false
+    } else if (failed) sample = Math.max(sample, failurePenalty * (this.#pool[3] as number))
     else this.#learn(sample, now)
     const estimate = this.#estimates[slot] as number
     if (estimate === 0 || (sample > estimate && (failed || this.#peak))) this.#estimates[slot] = sample

@@ -96,9 +96,12 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   /** The upstream's deadline to leave has passed. */
   cut(): void {
     const { tunnel, hedge } = this.#exchange
-    if (hedge?.contested === true) this.lose(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
-    else if (tunnel === undefined) this.cancel(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
-    else tunnel.destroy(new ProxyError('ERR_DRAINING', { upstream: this.upstream }))
+    const error = new ProxyError('ERR_DRAINING', { upstream: this.upstream })
+    // Another is to answer, or has: this one's answer was put aside, or is read for the connection's sake only.
+    if (this.#mode === 'stashing' || this.#mode === 'discarding') this.cancelQuietly(error)
+    else if (tunnel !== undefined) tunnel.destroy(error)
+    else if (hedge?.contested === true) this.lose(error)
+    else this.cancel(error)
   }
 
   get tunnelling(): boolean {

@@ -81,16 +81,22 @@ export class Hedge {
     this.#timer = undefined
     if (exchange.finished || this.#running.length === 0 || exchange.core.aborting) return
     for (const { upstream } of this.#running) if (!exchange.tried.includes(upstream)) exchange.tried = [...exchange.tried, upstream]
+    const { budget } = this.#policy
+    const now = exchange.core.clock.now()
     let upstream: Upstream | undefined
     try {
       if (pool.allTried(exchange) || pool.hasWaiters || pool.admit(exchange) !== undefined) return
-      if (this.#policy.budget?.tryRetry(exchange.core.clock.now()) === false) return
+      if (budget?.tryRetry(now) === false) return
       upstream = pool.pick(exchange, false)
     } catch (cause) {
       // The first try goes on: it needs nobody who throws here.
       warnOf('a balancer or health policy threw while a hedge was chosen', cause)
     }
-    if (upstream === undefined) return
+    if (upstream === undefined) {
+      // Everybody else is full or out of question.
+      budget?.giveBack(now)
+      return
+    }
     this.#sent++
     send(exchange, route, upstream, 0)
   }

@@ -91,6 +91,12 @@ export class RetryBudget {
     return true
   }
 
+  /** The retry that was taken out last was not sent. */
+  giveBack(now: number): void {
+    const slot = this.#advance(now)
+    this.#retries[slot] = Math.max(0, (this.#retries[slot] as number) - 1)
+  }
+
   #advance(now: number): number {
     const second = Math.floor(now / 1000)
     if (second > this.#second) {

@@ -1,5 +1,15 @@
 /** The adaptive limit against a simulated server: workers, service times, a queue, and twice the load that it can take. Time is the simulation's. */
-import { type AttemptOutcome, type Clock, createPool, createProxy, type HealthControl, ProxyError, type Upstream } from '@weir/core'
+import {
+  type AttemptOutcome,
+  type Clock,
+  createPool,
+  createProxy,
+  type HealthControl,
+  ProxyError,
+  type ResponseSink,
+  type Transport,
+  type Upstream,
+} from '@weir/core'
 import { fakeTransport, seededRandom, stubExchange, stubOutcome, stubUpstream, virtualClock } from '@weir/testing'
 import { describe, expect, it } from 'vitest'
 import { type AdaptiveConcurrencyOptions, adaptiveConcurrency } from './adaptive-concurrency.ts'
@@ -259,4 +269,31 @@ it('tunnels and event streams, which have been answered, do not use the limit up
   await clock.advance(3_600_000)
   expect(policy.admit?.(stubExchange())).toBeUndefined()
   await policy.close?.()
+})
+
+it('nor do they use up the limit of their upstream', async () => {
+  const clock = virtualClock()
+  const streams: ResponseSink[] = []
+  /** Answers every request, and ends none of them by itself. */
+  const transport: Transport = {
+    name: 'endless',
+    send(_request, _upstream, sink) {
+      sink.onStart({ abort() {}, pause() {}, resume() {}, reused: false, connectMs: undefined, sent: true })
+      sink.onHead(200, 'OK', [])
+      sink.onData(Buffer.from('data: 1\n\n'))
+      streams.push(sink)
+    },
+  }
+  const policy = adaptiveConcurrency({ scope: 'upstream', measureLimit: 2 })
+  const pool = createPool({ upstreams: ['http://a.test'], health: [policy], queue: false, clock, transport })
+  const [a] = pool.upstreams as [Upstream]
+  const proxy = createProxy({ pool, clock })
+  const open = Array.from({ length: 10 }, () => proxy.inject({ url: '/stream' }))
+  await clock.advance(0)
+  expect([streams.length, a.inflight, a.maxConcurrent]).toEqual([10, 10, 12])
+  for (const stream of streams) stream.onEnd(undefined)
+  expect((await Promise.all(open)).map(({ status }) => status)).toEqual(Array(10).fill(200))
+  expect([a.inflight, a.maxConcurrent]).toEqual([0, 2])
+  await proxy.close()
+  await pool.close()
 })

@@ -148,13 +148,27 @@ function poolLimit(name: string, settings: GradientSettings, initial: number): H
   }
 }
 
+/** The limit of one upstream. */
+interface Limited {
+  readonly limiter: Limiter
+  /** Attempts that have got their head and go on: as above they are no load on the queue, but hold one of the upstream's places. */
+  answered: number
+}
+
 function upstreamLimits(name: string, settings: GradientSettings, initial: number): HealthPolicy {
-  const limiters = new Map<Upstream, Limiter>()
+  const members = new Map<Upstream, Limited>()
   let pool: HealthControl | undefined
-  const join = (upstream: Upstream, control: HealthControl): void => {
-    const limiter = new Limiter(settings, initial, control.clock, control.random, (limit) => control.setLimit(upstream, policy, limit))
-    limiters.set(upstream, limiter)
-    control.setLimit(upstream, policy, limiter.limit)
+  const apply = (upstream: Upstream, { limiter, answered }: Limited): void => pool?.setLimit(upstream, policy, limiter.limit + answered)
+  const join = (upstream: Upstream, { clock, random }: HealthControl): void => {
+    const member: Limited = { limiter: new Limiter(settings, initial, clock, random, () => apply(upstream, member)), answered: 0 }
+    members.set(upstream, member)
+    apply(upstream, member)
+  }
+  const count = (upstream: Upstream, change: 1 | -1): void => {
+    const member = members.get(upstream)
+    if (member === undefined) return
+    member.answered = Math.max(0, member.answered + change)
+    apply(upstream, member)
   }
   const policy: HealthPolicy = {
     name,
@@ -166,15 +180,19 @@ function upstreamLimits(name: string, settings: GradientSettings, initial: numbe
       if (pool === undefined) return
       if (from === undefined) join(upstream, pool)
       else if (to === undefined) {
-        limiters.get(upstream)?.close()
-        limiters.delete(upstream)
+        members.get(upstream)?.limiter.close()
+        members.delete(upstream)
       }
     },
-    onAttempt: (outcome) => sampleInto(limiters.get(outcome.upstream), outcome),
+    onHead: (upstream) => count(upstream, 1),
+    onAttempt(outcome) {
+      if (outcome.headMs !== undefined) count(outcome.upstream, -1)
+      sampleInto(members.get(outcome.upstream)?.limiter, outcome)
+    },
     close() {
       pool = undefined
-      for (const limiter of limiters.values()) limiter.close()
-      limiters.clear()
+      for (const { limiter } of members.values()) limiter.close()
+      members.clear()
     },
   }
   return policy
