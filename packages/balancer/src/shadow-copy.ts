@@ -24,6 +24,11 @@ export interface CopyKeeper {
   readonly compares: boolean
   pick(): Upstream | undefined
   onSent(): void
+  /** The copy has its answer, and its place is free: the primary's may go on for hours. */
+  onAnswered(): void
+  /** It waits for the primary's answer, to be compared. */
+  onWaiting(copy: Copy): void
+  onWaited(copy: Copy): void
   /** The copy came to nothing. */
   give(): void
   finish(result: ShadowResult): void
@@ -33,8 +38,8 @@ export interface CopyKeeper {
 export class Copy implements Hooks, BodyTap {
   readonly #stage: CopyKeeper
   readonly #exchange: Exchange
-  readonly #body: KeptBody
-  readonly #answer: KeptBody
+  #body: KeptBody | undefined
+  #answer: KeptBody | undefined
   readonly #url: string
   /** Somebody wants to know of differences. */
   readonly #compares: boolean
@@ -62,8 +67,8 @@ export class Copy implements Hooks, BodyTap {
 
   onChunk(chunk: Uint8Array): void {
     this.#bodyState = 'reading'
-    this.#body.push(chunk)
-    if (this.#body.truncated) this.#giveUp()
+    this.#body?.push(chunk)
+    if (this.#body?.truncated === true) this.#giveUp()
   }
 
   onEnd(complete: boolean): void {
@@ -86,14 +91,14 @@ export class Copy implements Hooks, BodyTap {
     if (response.upstream === undefined) return
     this.#status = response.status
     this.#headers = [...response.headers.raw]
-    if (!this.#given && this.#compares) response.tap({ onChunk: (chunk) => this.#answer.push(chunk) })
+    if (!this.#given && this.#compares) response.tap({ onChunk: (chunk) => this.#answer?.push(chunk) })
   }
 
   onFinish(outcome: Outcome): void {
-    const { bytes: body, truncated } = this.#answer
+    const answer = this.#answer
     this.#primary =
-      outcome.reason === 'completed' && this.#status !== 0
-        ? { status: this.#status, headers: this.#headers, body, truncated, durationMs: outcome.durationMs }
+      outcome.reason === 'completed' && this.#status !== 0 && answer !== undefined
+        ? { status: this.#status, headers: this.#headers, body: answer.bytes, truncated: answer.truncated, durationMs: outcome.durationMs }
         : undefined
     // Never forwarded, or its body never came to an end: there is nothing to copy.
     if (this.#sent) this.#compare()
@@ -103,6 +108,8 @@ export class Copy implements Hooks, BodyTap {
   #giveUp(): void {
     if (this.#given || this.#sent) return
     this.#given = true
+    this.#body = undefined
+    this.#answer = undefined
     this.#stage.give()
   }
 
@@ -115,8 +122,7 @@ export class Copy implements Hooks, BodyTap {
         this.#send(this.#fields as string[])
       } catch (cause) {
         this.#stage.warn('rewrite or headers', cause)
-        this.#shadow = new ProxyError('ERR_REQUEST_NOT_SENT', { cause })
-        this.#compare()
+        this.#answered(new ProxyError('ERR_REQUEST_NOT_SENT', { cause }))
       }
     })
   }
@@ -127,12 +133,12 @@ export class Copy implements Hooks, BodyTap {
     const exchange = this.#exchange
     const upstream = stage.pick()
     if (upstream === undefined) {
-      this.#shadow = new ProxyError('ERR_NO_UPSTREAM')
-      this.#compare()
+      this.#answered(new ProxyError('ERR_NO_UPSTREAM'))
       return
     }
     this.#upstream = upstream
-    const bytes = this.#body.bytes
+    const bytes = this.#body?.bytes ?? Buffer.alloc(0)
+    this.#body = undefined
     const headers: string[] = []
     const given = settings.headers.map(([name]) => name.toLowerCase())
     const replaced = new Set(['content-length', 'content-encoding', ...given])
@@ -146,10 +152,9 @@ export class Copy implements Hooks, BodyTap {
     const { protocol, pathname } = upstream.url
     const base = protocol === 'unix:' ? '' : pathname.replace(/\/+$/, '')
     const path = base + (settings.rewrite?.(this.#path, exchange) ?? this.#path)
-    const call = new ShadowCall(settings.maxCompare, settings.timeout, (answer) => {
+    const call = new ShadowCall(this.#compares ? settings.maxCompare : 0, settings.timeout, (answer) => {
       stage.running.delete(call)
-      this.#shadow = answer
-      this.#compare()
+      this.#answered(answer)
     })
     stage.running.add(call)
     stage.onSent()
@@ -164,12 +169,28 @@ export class Copy implements Hooks, BodyTap {
     }
   }
 
+  #answered(answer: ShadowAnswer | ProxyError): void {
+    if (this.#shadow !== undefined) return
+    this.#shadow = answer
+    this.#stage.onAnswered()
+    if (this.#primary === 'pending' && this.#compares) this.#stage.onWaiting(this)
+    else this.#compare()
+  }
+
+  /** The primary's answer takes too long: they are not compared. */
+  stopWaiting(): void {
+    this.#primary = undefined
+    this.#compare()
+  }
+
   #compare(): void {
     const { settings } = this.#stage
     const shadow = this.#shadow
     let primary = this.#primary
     if (shadow === undefined || primary === 'pending' || this.#given) return
     this.#given = true
+    this.#answer = undefined
+    this.#stage.onWaited(this)
     let other = shadow
     let found: readonly ShadowDifference[] = []
     if (this.#compares && primary !== undefined && !ProxyError.is(other)) {

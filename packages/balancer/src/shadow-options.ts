@@ -21,7 +21,7 @@ export interface ShadowResult {
   /** Target of the request as the client sent it. */
   readonly url: string
   readonly upstream: Upstream
-  /** Undefined when the primary's exchange failed or was answered by a stage. */
+  /** Undefined when the primary's exchange failed or was answered by a stage, or when it lasts and `maxConcurrent` copies have been answered since. */
   readonly primary: ShadowAnswer | undefined
   /** What the shadow answered, or why it did not. */
   readonly shadow: ShadowAnswer | ProxyError
@@ -38,7 +38,10 @@ export interface ShadowOptions extends RandomOption {
    * Methods that are copied. Default GET, HEAD and OPTIONS: a copied POST acts twice unless the shadow has a database of its own.
    */
   readonly methods?: readonly string[]
-  /** Most copies in flight; beyond it requests are not copied. Default 100. */
+  /**
+   * Most copies in flight, from the request to the shadow's answer; beyond it requests are not copied. As many more may wait for the end of the primary's answer, to
+   * be compared; beyond that the oldest are not compared. Default 100.
+   */
   readonly maxConcurrent?: number
   /** Largest request body that is copied. It is held in memory until it is whole. Default 64 KiB. */
   readonly maxBody?: Size

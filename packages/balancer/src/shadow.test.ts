@@ -151,6 +151,38 @@ describe('shadow', () => {
     expect(on.results).toEqual([])
   })
 
+  it('a primary that lasts holds no place of a copy that has been answered, and no more than so many wait to be compared', async () => {
+    const ends: (() => void)[] = []
+    await using primary = await testUpstream({
+      '/stream': (_req, res) => {
+        res.write('first part')
+        ends.push(() => res.end())
+      },
+      '*': 'ok',
+    })
+    await using other = await testUpstream({ '/stream': 'first part', '*': 'ok' })
+    await using on = await rig(primary, { upstreams: [other.url], maxConcurrent: 2 })
+    const streams: Promise<unknown>[] = []
+    for (let i = 1; i <= 3; i++) {
+      streams.push(rawRequest(on.port, get('/stream')))
+      await other.until((seen) => seen.count('/stream') === i && seen.active === 0)
+    }
+    // Two wait; for the third the first has made room.
+    await on.settled(1)
+    expect(on.results.map((result) => [result.url, result.primary, result.differences])).toEqual([['/stream', undefined, []]])
+    await rawRequest(on.port, get('/plain'))
+    await on.settled(2)
+    for (const end of ends) end()
+    await Promise.all(streams)
+    await on.settled(4)
+    // At least the last one was still waited for.
+    expect(on.results.find(({ url }) => url === '/plain')?.primary).toMatchObject({ status: 200 })
+    const compared = on.results.filter(({ url, primary: answer }) => url === '/stream' && answer !== undefined)
+    expect(compared.length).toBeGreaterThanOrEqual(1)
+    for (const { differences } of on.results) expect(differences).toEqual([])
+    expect(on.stage.stats()).toEqual({ sent: 4, failed: 0, different: 0, skipped: 0, inflight: 0 })
+  })
+
   it('functions that throw harm nobody but the copy', async () => {
     await using primary = await testUpstream({ '*': 'ok' })
     await using other = await testUpstream({ '*': 'ok' })

@@ -47,6 +47,8 @@ class Shadow implements ShadowStage, CopyKeeper {
   readonly running = new Set<ShadowCall>()
   readonly #balancer = roundRobin()
   #reserved = 0
+  /** Copies that have their answer, and are compared when the primary's is there. */
+  readonly #waiting = new Set<Copy>()
   #closed = false
   #sent = 0
   #failed = 0
@@ -107,6 +109,21 @@ class Shadow implements ShadowStage, CopyKeeper {
     this.#sent++
   }
 
+  onAnswered(): void {
+    this.#reserved--
+  }
+
+  onWaiting(copy: Copy): void {
+    // What is kept of both answers is bounded. Who has waited longest most likely waits for a stream without an end.
+    const [oldest] = this.#waiting
+    if (this.#waiting.size >= this.settings.maxConcurrent) oldest?.stopWaiting()
+    this.#waiting.add(copy)
+  }
+
+  onWaited(copy: Copy): void {
+    this.#waiting.delete(copy)
+  }
+
   /** A copy came to nothing. */
   give(): void {
     this.#reserved--
@@ -114,7 +131,6 @@ class Shadow implements ShadowStage, CopyKeeper {
   }
 
   finish(result: ShadowResult): void {
-    this.#reserved--
     if (ProxyError.is(result.shadow)) this.#failed++
     else if (result.differences.length > 0) this.#different++
     if (results.hasSubscribers) results.publish(result)
