@@ -63,6 +63,8 @@ class BoundedLoad implements Balancer, Gate {
   #share = 0
   /** What one unit of weight may have in flight, for the pick under way. */
   #perWeight = 0
+  /** In the last pick nobody was below the bound. */
+  #gaveWay = false
 
   constructor(strategy: HashBalancer, factor: number) {
     this.name = `bounded-load:${strategy.name}`
@@ -80,7 +82,16 @@ class BoundedLoad implements Balancer, Gate {
   pick(exchange: Exchange): Upstream | undefined {
     if (!this.#strategy.begin(exchange)) return undefined
     this.#perWeight = this.#share * (this.#inflight + 1)
-    return this.#strategy.find(exchange, this) ?? this.#strategy.find(exchange, pickable)
+    const within = this.#strategy.find(exchange, this)
+    this.#gaveWay = within === undefined
+    return within ?? this.#strategy.find(exchange, pickable)
+  }
+
+  explain(upstream: Upstream): string | undefined {
+    const bound = this.#perWeight * upstream.weight
+    const above = upstream.inflight >= bound - 1e-9
+    if (this.#gaveWay) return above ? `above its bound of ${Math.ceil(bound - 1e-9)}, which gives way` : undefined
+    return above ? `above its bound of ${Math.ceil(bound - 1e-9)}` : undefined
   }
 
   admits(upstream: Upstream, exchange: Exchange): boolean {

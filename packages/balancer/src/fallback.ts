@@ -28,6 +28,8 @@ export function fallback(first: Balancer, second: Balancer, ...more: readonly Ba
 class Fallback implements Balancer {
   readonly name: string
   readonly #strategies: readonly Balancer[]
+  /** The last that was asked. */
+  #asked = 0
 
   constructor(strategies: readonly Balancer[]) {
     this.name = `fallback:${strategies.map(({ name }) => name).join(',')}`
@@ -40,10 +42,17 @@ class Fallback implements Balancer {
 
   pick(exchange: Exchange): Upstream | undefined {
     for (let i = 0; i < this.#strategies.length; i++) {
+      this.#asked = i
       const picked = (this.#strategies[i] as Balancer).pick(exchange)
       if (picked !== undefined) return picked
     }
     return undefined
+  }
+
+  explain(upstream: Upstream, exchange: Exchange): string | undefined {
+    const asked = this.#strategies[this.#asked] as Balancer
+    const note = asked.explain?.(upstream, exchange)
+    return note === undefined ? undefined : `${asked.name}: ${note}`
   }
 
   acquire(upstream: Upstream): void {

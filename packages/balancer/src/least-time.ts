@@ -104,6 +104,11 @@ class LeastTime implements Balancer {
     this.#enter(this.#latencies.slot(upstream))
   }
 
+  explain(upstream: Upstream): string | undefined {
+    const slot = this.#latencies.slot(upstream)
+    return slot === -1 ? undefined : `taken for ${(this.#latencies.current[slot] as number).toFixed(2)} ms`
+  }
+
   release(upstream: Upstream, outcome: AttemptOutcome): void {
     this.#running--
     const slot = this.#latencies.slot(upstream)

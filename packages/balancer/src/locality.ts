@@ -76,11 +76,14 @@ class Locality extends GroupBalancer {
   #choices: readonly Balancer[] = []
   /** By choice: its chance, and that of those before it. */
   #marks = new Float64Array(0)
+  /** Who was asked last. */
+  #asked: Balancer
 
   constructor(settings: Settings) {
     super()
     this.#settings = settings
     this.#everywhere = settings.make()
+    this.#asked = this.#everywhere
   }
 
   update(available: readonly Upstream[]): void {
@@ -128,7 +131,15 @@ class Locality extends GroupBalancer {
   }
 
   pick(exchange: Exchange): Upstream | undefined {
-    return this.#choice()?.pick(exchange) ?? this.#everywhere.pick(exchange)
+    const choice = this.#choice()
+    const picked = choice?.pick(exchange)
+    this.#asked = picked === undefined ? this.#everywhere : (choice as Balancer)
+    return picked ?? this.#everywhere.pick(exchange)
+  }
+
+  explain(upstream: Upstream, exchange: Exchange): string | undefined {
+    const [zone] = [...this.#zones].find(([, balancer]) => balancer === this.#asked) ?? []
+    return this.explainBy(this.#asked, upstream, exchange, `not in ${zone ?? 'those without a zone'}`)
   }
 
   #choice(): Balancer | undefined {

@@ -42,6 +42,11 @@ export abstract class GroupBalancer implements Balancer {
     this.#strategies.set(upstream, strategies)
   }
 
+  /** What the strategy that was asked says of one of its own, and `otherwise` of anybody else. */
+  protected explainBy(strategy: Balancer, upstream: Upstream, exchange: Exchange, otherwise: string): string | undefined {
+    return this.#strategies.get(upstream)?.includes(strategy) === true ? strategy.explain?.(upstream, exchange) : otherwise
+  }
+
   acquire(upstream: Upstream): void {
     const strategies = this.#strategies.get(upstream)
     if (strategies === undefined) return

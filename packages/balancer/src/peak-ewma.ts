@@ -43,6 +43,9 @@ class PeakEwma implements Balancer {
   #table = new WeightedTable([])
   #picks = 0
   #running = 0
+  /** Whom the last pick has drawn, -1 for nobody. */
+  #first = -1
+  #second = -1
 
   constructor(random: () => number, rules: LatencyRules) {
     this.#random = random
@@ -57,12 +60,20 @@ class PeakEwma implements Balancer {
   pick(exchange: Exchange): Upstream | undefined {
     const table = this.#table
     const first = table.draw(exchange, this.#random, -1)
+    this.#first = first
+    this.#second = -1
     if (first === -1) return undefined
     const second = table.draw(exchange, this.#random, first)
+    this.#second = second
     if (second === -1) return table.upstream(first)
     // While exchanges end, their outcomes tell the time. It must not stand still in a quiet pool, nor in one where nothing ends.
     if (this.#running === 0 || (this.#picks++ & 15) === 0) this.#latencies.tick()
     return table.upstream(this.#prefersSecond(first, second) ? second : first)
+  }
+
+  explain(upstream: Upstream): string {
+    const slot = [this.#first, this.#second].find((drawn) => drawn !== -1 && this.#table.upstream(drawn) === upstream)
+    return slot === undefined ? 'not drawn' : `drawn; taken for ${(this.#latencies.current[slot] as number).toFixed(2)} ms`
   }
 
   acquire(): void {

@@ -29,6 +29,9 @@ class PowerOfTwo implements Balancer {
   readonly name: string = 'power-of-two'
   readonly #random: () => number
   #table = new WeightedTable([])
+  /** Whom the last pick has drawn, -1 for nobody. */
+  #first = -1
+  #second = -1
 
   constructor(random: () => number) {
     this.#random = random
@@ -41,11 +44,17 @@ class PowerOfTwo implements Balancer {
   pick(exchange: Exchange): Upstream | undefined {
     const table = this.#table
     const first = table.draw(exchange, this.#random, -1)
+    this.#first = first
+    this.#second = -1
     if (first === -1) return undefined
     const second = table.draw(exchange, this.#random, first)
+    this.#second = second
     const a = table.upstream(first)
     if (second === -1) return a
     const b = table.upstream(second)
     return b.inflight * a.weight < a.inflight * b.weight ? b : a
+  }
+  explain(upstream: Upstream): string {
+    return [this.#first, this.#second].some((slot) => slot !== -1 && this.#table.upstream(slot) === upstream) ? 'drawn' : 'not drawn'
   }
 }

@@ -103,6 +103,13 @@ class ReportedLoad implements Balancer {
     return slot === -1 ? undefined : this.#table.upstream(slot)
   }
 
+  explain(upstream: Upstream): string | undefined {
+    const slot = this.#upstreams.indexOf(upstream)
+    if (slot === -1) return undefined
+    const reports = this.#isUsed(this.#reports[slot] as Float64Array, this.#weighed[0] as number)
+    return `${reports ? 'by its reports' : 'without reports'} of weight ${(this.#table.weights[slot] as number).toPrecision(3)}`
+  }
+
   onHead(upstream: Upstream, _status: number, headers: readonly string[]): void {
     const { header, clock, errorPenalty, expiry } = this.#settings
     for (let i = 0; i < headers.length; i += 2) {

@@ -93,6 +93,8 @@ class Split extends GroupBalancer implements SplitBalancer {
   readonly #members: readonly ((upstream: Upstream) => boolean)[]
   readonly #strategies: readonly Balancer[]
   readonly #spill: boolean
+  /** The arm that was asked last, -1 for none. */
+  #asked = -1
 
   constructor(key: KeyReader, arms: readonly NamedArm[], salt: string, spill: boolean, make: BalancerFactory) {
     super()
@@ -131,14 +133,21 @@ class Split extends GroupBalancer implements SplitBalancer {
   }
 
   pick(exchange: Exchange): Upstream | undefined {
+    this.#asked = -1
     if (!this.#key.read(exchange)) return undefined
     const key = this.#key.hash
     let tried = 0
     for (let arm = this.#arms.choose(key); arm !== -1; arm = this.#arms.spill(key, tried)) {
+      this.#asked = arm
       const picked = (this.#strategies[arm] as Balancer).pick(exchange)
       if (picked !== undefined || !this.#spill) return picked
       tried |= 1 << arm
     }
     return undefined
+  }
+  explain(upstream: Upstream, exchange: Exchange): string | undefined {
+    const strategy = this.#strategies[this.#asked]
+    if (strategy === undefined) return 'the request has no key'
+    return this.explainBy(strategy, upstream, exchange, `not of the arm ${this.#arms.names[this.#asked]}`)
   }
 }

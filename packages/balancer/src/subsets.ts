@@ -124,6 +124,8 @@ class Subsets extends GroupBalancer {
   #subsets = new Map<string, Subset>()
   #tree: Tree = new Map()
   #warned = false
+  /** Who was asked last. */
+  #asked: Balancer | undefined
 
   constructor(wanted: Wanted, make: BalancerFactory, fallback: 'none' | 'any' | Labels, most: number) {
     super()
@@ -182,7 +184,18 @@ class Subsets extends GroupBalancer {
   }
 
   pick(exchange: Exchange): Upstream | undefined {
-    return this.#find(exchange)?.balancer.pick(exchange) ?? this.#fallback?.pick(exchange)
+    this.#asked = this.#find(exchange)?.balancer
+    const picked = this.#asked?.pick(exchange)
+    if (picked !== undefined || this.#fallback === undefined) return picked
+    this.#asked = this.#fallback
+    return this.#fallback.pick(exchange)
+  }
+
+  explain(upstream: Upstream, exchange: Exchange): string | undefined {
+    if (this.#asked === undefined) return 'nobody has the labels that the request asks for'
+    const otherwise =
+      this.#asked === this.#fallback ? 'not one of those that requests fall back to' : 'not of the subset that the request asks for'
+    return this.explainBy(this.#asked, upstream, exchange, otherwise)
   }
 
   #find(exchange: Exchange): Subset | undefined {

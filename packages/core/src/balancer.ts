@@ -15,6 +15,11 @@ export interface Balancer {
   update(available: readonly Upstream[]): void
   /** Synchronous, without allocation. Returns undefined when nobody is pickable: see `isPickable`. */
   pick(exchange: Exchange): Upstream | undefined
+  /**
+   * For decision records: what there is to say of `upstream` in the pick just made, in a few words; why it did not come into question, or what was compared. Called
+   * for each that could have been picked, and only while somebody listens. Default: nothing.
+   */
+  explain?(upstream: Upstream, exchange: Exchange): string | undefined
   /** An exchange goes to this upstream, however it was chosen (affinity and retries do not pass through `pick`). */
   acquire?(upstream: Upstream): void
   /** A final response head has come from this upstream. `headers` is its flat list, not to be changed: servers may report their load there. */

@@ -3,6 +3,7 @@
  * reason, and who was chosen. It is plain data (but for `exchange`), so that it can be kept, and played again with another strategy:
  * `replayDecisions` of `@weir/testing`. Nobody listening costs one property read per pick.
  */
+import type { Balancer } from './balancer.ts'
 import { decisions } from './events.ts'
 import type { Exchange } from './exchange.ts'
 import type { LiveExchange } from './exchange-live.ts'
@@ -30,6 +31,8 @@ export interface Candidate {
   readonly meta: Readonly<Record<string, unknown>>
   /** Undefined: it could have been picked. */
   readonly excluded: Exclusion | undefined
+  /** What the strategy says of it: why it did not come into question (another subset, arm or zone, not drawn, above its bound), or what was compared. */
+  readonly note: string | undefined
   /** What a health policy or the application gave as the reason of its state. */
   readonly reason: string | undefined
 }
@@ -61,7 +64,7 @@ export interface Decision {
 /** Publishes the decision. Call before the upstream is taken. */
 export function recordDecision(
   pool: string,
-  balancer: string,
+  balancer: Balancer,
   members: readonly PoolUpstream[],
   usable: readonly PoolUpstream[],
   inUse: readonly PoolUpstream[],
@@ -70,15 +73,17 @@ export function recordDecision(
   by: ChoiceBy,
 ): void {
   const { method, url, clientIp, hashKey, affinity, headers, tried } = exchange
+  const asked = by === 'balancer'
   const record = {
     pool,
-    balancer,
+    balancer: balancer.name,
     at: performance.now(),
     // What was tried is forgotten when everybody has been.
     attempt: ((exchange as Partial<LiveExchange>).tries ?? tried.length) + 1,
     request: { method, url, clientIp, hashKey, affinity, headers: headers.raw },
     candidates: members.map((member): Candidate => {
       const { id, weight, priority, state, inflight, maxConcurrent, latencyMs, meta, reason } = member
+      const excluded = exclusionOf(member, usable, inUse, exchange)
       return {
         id,
         url: member.url.href,
@@ -89,7 +94,8 @@ export function recordDecision(
         maxConcurrent,
         latencyMs,
         meta,
-        excluded: exclusionOf(member, usable, inUse, exchange),
+        excluded,
+        note: excluded === undefined && asked ? noteOf(balancer, member, exchange) : undefined,
         reason,
       }
     }),
@@ -98,6 +104,15 @@ export function recordDecision(
   } satisfies Omit<Decision, 'exchange'>
   Object.defineProperty(record, 'exchange', { value: exchange })
   decisions.publish(record)
+}
+
+/** It is for a person who looks; what goes wrong in it is not for the exchange to suffer from. */
+function noteOf(balancer: Balancer, upstream: Upstream, exchange: Exchange): string | undefined {
+  try {
+    return balancer.explain?.(upstream, exchange)
+  } catch (cause) {
+    return `${balancer.name} could not explain it: ${cause instanceof Error ? cause.message : String(cause)}`
+  }
 }
 
 function exclusionOf(

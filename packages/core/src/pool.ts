@@ -439,7 +439,7 @@ export class LivePool implements Pool, HealthTarget {
       }
     }
     if (decisions.hasSubscribers)
-      recordDecision(this.name, this.#balancer.name, this.#members, this.#usable, this.#inUse, exchange, upstream, by)
+      recordDecision(this.name, this.#balancer, this.#members, this.#usable, this.#inUse, exchange, upstream, by)
     if (upstream === undefined) return undefined
     this.#take(upstream as PoolUpstream)
     if (this.policies.failOpen) this.#failOpenPicks++
