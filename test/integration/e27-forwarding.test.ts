@@ -93,6 +93,27 @@ describe.each(transports)('E27 over %s', (_name, transport) => {
     ])
   })
 
+  it('a client behind a trusted peer that hands its Connection on takes nothing off of what that peer tells', async () => {
+    const seen: [string, string][] = []
+    await using both = await start({
+      trustedProxies: ['loopback'],
+      use: [({ clientIp, scheme }) => void seen.push([clientIp, scheme])],
+    })
+    const told = ['X-Forwarded-For: 203.0.113.66', 'X-Forwarded-Proto: https', 'X-Forwarded-Host: shop.test', 'Forwarded: for=203.0.113.66']
+    const nominated = 'Connection: keep-alive, X-Forwarded-For, x-forwarded-proto, X-FORWARDED-HOST, Forwarded, X-Real-IP, X-Other'
+    await rawRequest(both.proxy.port, get('/', ...told, 'X-Other: 1', nominated))
+    expect(seen).toEqual([['203.0.113.66', 'https']])
+    expect(forwarding(both.upstream)).toEqual(
+      expect.arrayContaining([
+        ['x-forwarded-for', '203.0.113.66, 127.0.0.1'],
+        ['x-forwarded-proto', 'https'],
+        ['x-forwarded-host', 'shop.test'],
+      ]),
+    )
+    // Anything else that is nominated does end here.
+    expect(both.upstream.requests[0]?.all('x-other')).toEqual([])
+  })
+
   it('a chain over several lines is one chain', async () => {
     await using both = await start({ trustedProxies: ['loopback', '10.0.0.0/8'] })
     await rawRequest(

@@ -95,8 +95,9 @@ describe('a request', () => {
         const gone = doomed(fields)
         const expected = fields.filter(([name]) => {
           const key = lower(name)
-          if (gone.has(key) || key === 'expect') return false
-          return !(dropForwarding && (key === 'forwarded' || key === 'x-real-ip' || key.startsWith('x-forwarded-')))
+          // What a trusted proxy tells of its client is not its client's to take off.
+          if (key === 'forwarded' || key === 'x-real-ip' || key.startsWith('x-forwarded-')) return !dropForwarding
+          return !gone.has(key) && key !== 'expect'
         })
         const raw = Object.freeze(fields.flat())
         expect(endToEndRequestFields(withoutNominated(raw, connectionLines(fields)), dropForwarding)).toEqual(expected.flat())

@@ -82,11 +82,14 @@ export function nominated(connection: string): readonly string[] {
 
 /**
  * The fields of a request without those that its sender nominated, before any stage sees them: what a stage sets under such a name is the proxy's own, and goes on.
- * Per-hop fields stay until the request is forwarded. The same list when there is nothing to drop. @param connection the value of all `Connection` lines
+ * Per-hop fields stay until the request is forwarded. So do forwarding fields: many a proxy in front hands its client's `Connection` on beside a `X-Forwarded-For` of
+ * its own, and who could take that off would be taken for the proxy (CVE-2022-31813 was such a case). The same list when there is nothing to drop.
+ * @param connection the value of all `Connection` lines
  */
 export function withoutNominated(raw: readonly string[], connection: string): readonly string[] {
-  const names = connection === '' ? none : nominated(connection).filter((name) => !isPerHopName(name))
-  return names.length === 0 ? raw : filterFields(raw, (name) => !names.includes(name.toLowerCase()))
+  if (connection === '') return raw
+  const names = new Set(nominated(connection).filter((name) => !isPerHopName(name) && !isForwardingField(name)))
+  return names.size === 0 ? raw : filterFields(raw, (name) => !names.has(name.toLowerCase()))
 }
 
 /**
