@@ -89,6 +89,11 @@ export class LivePool implements Pool, HealthTarget {
   /** What its health policies speak through. */
   readonly policies: PoolHealth
   readonly #queue: WaitQueue | undefined
+  /** It is being asked who takes what has become free. */
+  #waking = false
+  /** Meanwhile more has become free. */
+  #wokenAgain = false
+  #searching: NodeJS.Immediate | undefined
   readonly #maxConcurrent: number
   readonly #source: SourceReader | undefined
   /** Ids of the members that the source named. */
@@ -502,7 +507,8 @@ export class LivePool implements Pool, HealthTarget {
   wait(exchange: Exchange, settle: Settle): Waiter | ProxyError {
     if (!this.hasUsable) return new ProxyError('ERR_NO_UPSTREAM')
     // Nobody is busy who could become free: the balancer has nobody for this one.
-    if (!this.#members.some(({ full }) => full))
+    const bound = exchange.affinity === undefined ? undefined : this.#byId.get(exchange.affinity)
+    if (bound?.full !== true && !this.#usable.some(({ full }) => full))
       return new ProxyError('ERR_NO_UPSTREAM', { message: `The balancer ${this.#balancer.name} has no upstream for this request.` })
     return this.#queue?.enter(exchange, settle) ?? new ProxyError('ERR_QUEUE_FULL')
   }
@@ -548,10 +554,51 @@ export class LivePool implements Pool, HealthTarget {
   wake(): void {
     const queue = this.#queue
     if (queue === undefined || queue.size === 0) return
-    if (!this.hasUsable) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
-    // Room may have come for several at once. Each one that is let go takes its slot before the next is looked at.
-    else for (let left = queue.size; left > 0 && queue.wake((waiter) => this.#hasRoomFor(waiter.exchange)); left--) {}
+    // What somebody who was let go has begun may be over at once, a thousand times in a row, and each time frees somebody for the next.
+    if (this.#waking) {
+      this.#wokenAgain = true
+      return
+    }
+    this.#waking = true
+    try {
+      if (!this.hasUsable) queue.fail(() => new ProxyError('ERR_NO_UPSTREAM'))
+      else this.#letGo(queue)
+    } finally {
+      this.#waking = false
+    }
+    if (queue.isSearching) this.#searchOn(queue)
   }
+
+  #searchOn(queue: WaitQueue): void {
+    this.#searching ??= setImmediate(() => this.#lookOn(queue))
+  }
+
+  /** Room may have come for several at once. Each one that is let go takes its slot before the next is looked at. */
+  #letGo(queue: WaitQueue): void {
+    let went: number
+    do {
+      this.#wokenAgain = false
+      went = 0
+      for (let left = queue.size; left > 0 && queue.wake(this.#isReady); left--) went++
+    } while (this.#wokenAgain && went > 0 && queue.size > 0 && this.hasUsable)
+  }
+
+  /** Those at the front want somebody else. */
+  #lookOn(queue: WaitQueue): void {
+    this.#searching = undefined
+    if (!this.hasUsable) return
+    this.#waking = true
+    this.#wokenAgain = false
+    try {
+      queue.lookOn(this.#isReady)
+    } finally {
+      this.#waking = false
+    }
+    if (this.#wokenAgain) this.wake()
+    if (queue.isSearching) this.#searchOn(queue)
+  }
+
+  readonly #isReady = (waiter: Waiter): boolean => this.#hasRoomFor(waiter.exchange)
 
   /** Would `pick` find somebody? The same rules, in the same order. */
   #hasRoomFor(exchange: Exchange): boolean {
@@ -598,6 +645,7 @@ export class LivePool implements Pool, HealthTarget {
     this.#source?.close()
     this.clock.clearTimeout(this.#reweighing)
     this.#queue?.fail(() => new ProxyError('ERR_DRAINING'))
+    clearImmediate(this.#searching)
     try {
       await this.policies.close()
     } finally {

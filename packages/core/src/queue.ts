@@ -13,7 +13,10 @@ import type { Exchange } from './exchange.ts'
  */
 export type Settle = (error: ProxyError | undefined) => boolean
 
-/** So many are looked at for one slot. They differ in what they have tried and in what their balancer wants of them; most of the time the first one takes it. */
+/**
+ * So many are looked at in one turn. They differ in what they have tried and in what their balancer wants of them; most of the time the first one takes the slot. Where
+ * all of them want something else, the search goes on behind them in a later turn, until all have been asked.
+ */
 const mostLooks = 256
 
 export class Waiter {
@@ -44,6 +47,10 @@ export class WaitQueue {
   #tail: Waiter | undefined
   #size = 0
   #asked: Waiter | undefined
+  /** Who is to be looked at next by a search that was broken off. */
+  #rest: Waiter | undefined
+  /** Something has become free behind its back: those it has passed are to be looked at once more. */
+  #passed = false
 
   /** @param limit most waiters @param timeout milliseconds */
   constructor(clock: Clock, limit: number, timeout: number) {
@@ -76,6 +83,7 @@ export class WaitQueue {
   leave(waiter: Waiter): boolean {
     if (!waiter.waiting) return false
     waiter.waiting = false
+    if (this.#rest === waiter) this.#rest = waiter.next
     this.#clock.clearTimeout(waiter.timer)
     if (waiter.previous === undefined) this.#head = waiter.next
     else waiter.previous.next = waiter.next
@@ -85,17 +93,43 @@ export class WaitQueue {
     return true
   }
 
+  /** A search has not come to the end: see `lookOn`. */
+  get isSearching(): boolean {
+    return this.#rest !== undefined
+  }
+
   /** Lets the first waiter go that `ready` accepts and that takes what there is, and says whether there was one. */
   wake(ready: (waiter: Waiter) => boolean): boolean {
-    let waiter = this.#head
+    const [found, rest] = this.#search(this.#head, ready)
+    if (!found && rest !== undefined) {
+      if (this.#rest === undefined) this.#rest = rest
+      else this.#passed = true
+    }
+    return found
+  }
+
+  /** The same, from where the search before was broken off. */
+  lookOn(ready: (waiter: Waiter) => boolean): boolean {
+    const from = this.#rest
+    this.#rest = undefined
+    const [found, rest] = this.#search(from, ready)
+    this.#rest = rest ?? (this.#passed ? this.#head : undefined)
+    if (rest === undefined) this.#passed = false
+    return found
+  }
+
+  /** Returns also who would be next; undefined at the end of the line. */
+  #search(from: Waiter | undefined, ready: (waiter: Waiter) => boolean): readonly [found: boolean, rest: Waiter | undefined] {
+    let waiter = from
     for (let looked = 0; waiter !== undefined && looked < mostLooks; looked++) {
       if (ready(waiter) && this.#ask(waiter)) {
+        const { next } = waiter
         this.leave(waiter)
-        return true
+        return [true, next?.waiting === true ? next : undefined]
       }
       waiter = waiter.next
     }
-    return false
+    return [false, waiter]
   }
 
   #ask(waiter: Waiter): boolean {

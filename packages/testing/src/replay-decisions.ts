@@ -20,10 +20,11 @@ export interface DecisionRecord extends Omit<Decision, 'exchange' | 'request' | 
   readonly chosen?: string | undefined
 }
 
-export interface CandidateRecord extends Omit<Candidate, 'maxConcurrent' | 'excluded' | 'reason'> {
+export interface CandidateRecord extends Omit<Candidate, 'maxConcurrent' | 'excluded' | 'note' | 'reason'> {
   /** Null: no limit. */
   readonly maxConcurrent: number | null
   readonly excluded?: Candidate['excluded']
+  readonly note?: Candidate['note']
   readonly reason?: string | undefined
 }
 
