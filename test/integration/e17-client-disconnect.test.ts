@@ -395,6 +395,32 @@ describe.each(transports)(
   },
 )
 
+describe.each(transports)('E17: A client that has sent requests ahead and leaves, over %s', (_name, transport) => {
+  it('is seen to leave for each of them, also those whose answers are there and wait for their turn', async () => {
+    await using slow = await rawUpstream(async (connection) => {
+      for (;;) {
+        const { target } = await connection.readRequest()
+        if (target === '/slow') await connection.stall()
+        await connection.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+      }
+    })
+    const log = outcomeLog()
+    await using running = await startProxy({ upstreams: [slow.url], use: [log.stage] }, { transport })
+    const client = await rawConnect(running.port)
+    const ahead = Array.from({ length: 15 }, (_, i) => `GET /${i} HTTP/1.1\r\nHost: public.test\r\n\r\n`)
+    await client.write(`GET /slow HTTP/1.1\r\nHost: public.test\r\n\r\n${ahead.join('')}`)
+    await until(
+      'all but the first are answered',
+      () => slow.requests.length === 16 && running.proxy.pool?.stats().upstreams[0]?.inflight === 1,
+    )
+    expect(log.outcomes).toEqual([])
+    client.reset()
+    await until('all have ended', () => log.outcomes.length === 16)
+    expect(log.outcomes.map(({ reason }) => reason)).toEqual(new Array(16).fill('ERR_CLIENT_ABORTED'))
+    expect(running.proxy.stats().inflight).toBe(0)
+  })
+})
+
 describe('E17: A client that leaves while others are at work on its request, before the proxy has it,', () => {
   /** The proxy behind something that takes a while: a session that is looked up, say. */
   async function behind(http2: boolean, upstream: RawUpstream, options: Partial<ProxyOptions> = {}) {

@@ -70,11 +70,13 @@ function writeHttp2Head(res: Http2ServerResponse, status: number, fields: readon
 export function endUpload(res: ServerResponse): void {
   const { stream } = res as unknown as Http2ServerResponse
   if (stream === undefined || stream.closed) return
-  if (stream.writableFinished) stream.close(0)
-  else
-    stream.once('finish', () => {
+  // In a turn of its own: Node 22 and 26 would drop a head that has no body and has not left yet.
+  const close = (): void =>
+    void setImmediate(() => {
       if (!stream.closed) stream.close(0)
     })
+  if (stream.writableFinished) close()
+  else stream.once('finish', close)
 }
 
 /** Ends the client's connection so that what was sent cannot be taken for complete. */

@@ -32,6 +32,7 @@ import { relayInterim } from './interim-relay.ts'
 import { NoClient } from './no-client.ts'
 import { type Duration, OptionReader } from './options.ts'
 import { HookChain, isPromise, runErrorHooks, runStages, type StageSink, stageError } from './pipeline.ts'
+import { whenClosed } from './pipelined.ts'
 import type { Pool } from './pool.ts'
 import type { PoolHealthReport, PoolStats } from './pool-options.ts'
 import { type ProxyOptions, readProxyOptions, type Settings } from './proxy-options.ts'
@@ -277,10 +278,12 @@ export class ProxyCore implements StageSink {
     const { req, res } = exchange
     // Node's response to an HTTP/2 HEAD never says that it has closed; the stream does.
     const source: EventEmitter = isHttp2(req) && !NoClient.is(res) ? (req as unknown as Http2ServerRequest).stream : res
-    source.on('close', () => {
+    const closed = (): void => {
       // It goes on without this client.
       if (exchange.res === res) this.#onClientClosed(exchange)
-    })
+    }
+    source.on('close', closed)
+    if (source === res && res.socket === null && !NoClient.is(res)) res.once('socket', whenClosed(req.socket, closed))
   }
 
   #enter(exchange: LiveExchange, route: CompiledRoute, first = 0): void {
