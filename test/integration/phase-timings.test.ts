@@ -1,4 +1,6 @@
 /** What an attempt tells of its phases: waiting, lookup, TCP, TLS, first byte, last byte; each try has its own. */
+import { createServer } from 'node:https'
+import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net'
 import { type AttemptOutcome, httpProxyTransport, undiciTransport } from '@weir/core'
 import { circuitBreaker } from '@weir/health'
 import { certificates, rawConnect, rawUpstream, testUpstream } from '@weir/testing'
@@ -80,6 +82,44 @@ describe.each(made)('over %s', (_name, transport) => {
     }
     await status(proxy.port)
     expect((await proxy.outcome(4)).attempts[0]?.uploadMs).toBe(0)
+  })
+
+  it('but not what the connection takes, nor an upstream that reads slowly', async () => {
+    const { localhost } = certificates()
+    const secure = createServer(localhost, (req, res) => void req.resume().once('end', () => res.end('ok')))
+    await new Promise<void>((resolve) => secure.listen(0, '127.0.0.1', resolve))
+    // A handshake begins when somebody on the other side takes part.
+    const late = createTcpServer((socket) => {
+      socket.on('error', () => {})
+      setTimeout(() => {
+        const on = connect((secure.address() as AddressInfo).port, '127.0.0.1')
+        on.on('error', () => {})
+        socket.pipe(on).pipe(socket)
+      }, 200)
+    })
+    await new Promise<void>((resolve) => late.listen(0, '127.0.0.1', resolve))
+    await using reader = await testUpstream({
+      '*': (req, res) => {
+        setTimeout(() => req.resume().once('end', () => res.end('ok')), 200)
+      },
+    })
+    const url = `https://localhost:${(late.address() as AddressInfo).port}`
+    for (const [server, size] of [
+      [url, 1000],
+      [reader.url, 24_000_000],
+    ] as const) {
+      await using proxy = await startProxy({ upstreams: [server] }, { transport })
+      const body = 'x'.repeat(size)
+      await using client = await rawConnect(proxy.port)
+      void client.write(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+      expect((await client.readResponse()).status).toBe(200)
+      const { headMs, uploadMs } = (await proxy.outcome()).attempts[0] as AttemptOutcome
+      expect(headMs).toBeGreaterThan(190)
+      expect((headMs as number) - uploadMs).toBeGreaterThan(150)
+    }
+    secure.closeAllConnections()
+    secure.close()
+    late.close()
   })
 
   it('every try has its own', async () => {

@@ -47,6 +47,9 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   #trailers: string[] | undefined = undefined
   #discarded = 0
   #endedAt: number | undefined = undefined
+  /** How long the client had been waited for when this began, and when the head came or it ended without one. */
+  readonly #waitedBefore: number
+  #waited: number | undefined = undefined
   /** Intrusive list of the upstream's running attempts, kept by the pool. */
   previous: Attempt | undefined = undefined
   next: Attempt | undefined = undefined
@@ -60,6 +63,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     // In the turn of its request the clock says when that came, and is not read again (docs/decisions/0024); whatever waited before is not the upstream's.
     this.startedAt = exchange.core.clock.now()
     this.queuedMs = queuedMs
+    this.#waitedBefore = exchange.incoming === undefined ? 0 : exchange.incoming.waitedMs
   }
 
   get over(): boolean {
@@ -69,8 +73,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   get uploadMs(): number {
     const { incoming } = this.#exchange
     if (incoming === undefined) return 0
-    const most = this.headMs ?? this.durationMs
-    return incoming.endedAt === undefined ? most : Math.max(0, Math.min(most, incoming.endedAt - this.startedAt))
+    return Math.max(0, Math.min(this.headMs ?? this.durationMs, (this.#waited ?? incoming.waitedMs) - this.#waitedBefore))
   }
 
   get reused(): boolean {
@@ -137,6 +140,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
     const exchange = this.#exchange
     const route = exchange.route as CompiledRoute
     this.headMs = exchange.core.clock.now() - this.startedAt
+    if (exchange.incoming !== undefined) this.#waited = exchange.incoming.waitedMs
     this.status = status
     if (route.pool.watchesHeads) {
       route.pool.onHead(this, status, headers)
@@ -303,6 +307,7 @@ export class Attempt implements UpgradeSink, AttemptOutcome {
   #finish(): void {
     if (this.#mode === 'over') return
     this.#mode = 'over'
+    this.#waited ??= this.#exchange.incoming?.waitedMs
     this.#release()
     const stash = this.#stash
     if (stash === undefined) return

@@ -183,8 +183,10 @@ export class IncomingBody implements RequestBody {
   readonly hasTrailers: boolean
   /** Client body bytes seen. */
   bytes: number = 0
-  /** When the client had sent all of it. */
-  endedAt: number | undefined = undefined
+  /** Of the times in which it was read and waited for; without the one that is running. */
+  #waitedMs = 0
+  /** Since when it is read and not all there. */
+  #readSince: number | undefined = undefined
   readonly #req: IncomingMessage
   readonly #maxSize: number
   readonly #replay: ReplayBuffer
@@ -395,7 +397,7 @@ export class IncomingBody implements RequestBody {
       }
     })
     req.on('end', () => {
-      this.endedAt = this.#exchange?.core.clock.now()
+      this.#time(false)
       this.#tellEnd(true)
       if (this.#error !== undefined) return
       this.#received = true
@@ -460,7 +462,27 @@ export class IncomingBody implements RequestBody {
   #intake(reading: boolean): void {
     if (reading) this.#req.resume()
     else this.#req.pause()
+    this.#time(reading)
     this.#tellFlow(reading)
+  }
+
+  #time(reading: boolean): void {
+    if (this.#exchange === undefined) return
+    if (reading) {
+      if (this.#readSince === undefined && !this.#received) this.#readSince = this.#exchange.core.clock.now()
+    } else if (this.#readSince !== undefined) {
+      this.#waitedMs += this.#exchange.core.clock.now() - this.#readSince
+      this.#readSince = undefined
+    }
+  }
+
+  /**
+   * Milliseconds for which the client was waited for, so far: in which it was being read. Not while nobody is there to take what it sends, be it that a connection
+   * is made or that an upstream takes no more.
+   */
+  get waitedMs(): number {
+    const { core } = this.#exchange ?? {}
+    return this.#waitedMs + (this.#readSince === undefined || core === undefined ? 0 : core.clock.now() - this.#readSince)
   }
 
   #tellFlow(reading: boolean): void {

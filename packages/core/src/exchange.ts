@@ -111,8 +111,8 @@ export interface AttemptOutcome {
   /** From the start of the try to the final response head. */
   readonly headMs: number | undefined
   /**
-   * Of that, how long the client took to send the rest of its body; 0 without one. Whoever judges the upstream by its time takes this off, or clients that upload slowly
-   * would make it look slow. All of `headMs` when the head came before the end of the body.
+   * Of that, how long the client was waited for while it sent its body; 0 without one. Not while a connection was made, nor while the upstream took no more: that is
+   * the upstream's time. Whoever judges it by its time takes this off, or clients that upload slowly would make it look slow.
    */
   readonly uploadMs: number
   /** From the start of the try to its end. */
