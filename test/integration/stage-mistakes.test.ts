@@ -5,14 +5,17 @@
 import { createReadStream } from 'node:fs'
 import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Reply, StageLike } from '@weir/core'
-import { everyRequest, rawRequest, rawUpstream } from '@weir/testing'
+import type { Reply, RequestTap, StageLike } from '@weir/core'
+import { everyRequest, faults, rawRequest, rawUpstream, testUpstream } from '@weir/testing'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { h2Client } from './h2.ts'
 import { okUpstream, startProxy, until } from './setup.ts'
 
 const missing = (): Reply => ({ status: 200, body: createReadStream('/does/not/exist') })
 const wrong = (value: unknown): StageLike => (() => value) as StageLike
+const rejecting = (): never => {
+  throw new Error('mine')
+}
 const slowly: StageLike = () => ({
   onResponse: async () => {
     await pause(20)
@@ -101,6 +104,67 @@ describe('costs its exchange, and nothing else:', () => {
     else expect((await asked).status).toBe(expected)
     await until('its end', () => running.proxy.stats().inflight === 0)
   })
+
+  it.each<[name: string, use: StageLike, expected: number | 'broken']>([
+    ['an onAttempt that is asynchronous', () => ({ onAttempt: (async () => {}) as () => void }), 500],
+    ['an onAttempt that rejects', () => ({ onAttempt: (async () => rejecting()) as () => void }), 500],
+    ['a tap that rejects at a chunk', () => ({ onResponse: (response) => response.tap({ onChunk: async () => rejecting() }) }), 'broken'],
+    ['a tap that rejects at the end', () => ({ onResponse: (response) => response.tap({ onEnd: async () => rejecting() }) }), 'broken'],
+    ['a tap of the request that rejects at a chunk', (exchange) => exchange.tapRequest({ onChunk: async () => rejecting() }), 500],
+    ['a tap of the request that rejects at its flow', (exchange) => exchange.tapRequest({ onFlow: async () => rejecting() }), 500],
+    ['a tap of the request that rejects at the end', (exchange) => exchange.tapRequest({ onEnd: async () => rejecting() }), 500],
+    [
+      'a tap that rejects at the end of a body that was read before',
+      async (exchange) => {
+        exchange.tapRequest({ onEnd: async () => rejecting() })
+        await exchange.readBody(1000)
+      },
+      500,
+    ],
+  ])('%s', async (_name, use, expected) => {
+    const unhandled: unknown[] = []
+    const listener = (cause: unknown): void => void unhandled.push(cause)
+    process.on('unhandledRejection', listener)
+    onTestFinished(() => void process.off('unhandledRejection', listener))
+    // Slow enough for what is rejected meanwhile to be heard of.
+    await using upstream = await testUpstream({ '*': faults.stall(30, 'a long enough body') })
+    await using running = await startProxy({ upstreams: [upstream.url], use: [use] })
+    const asked = rawRequest(running.port, 'POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody')
+    if (expected === 'broken')
+      await asked.then(
+        ({ status }) => expect(status).toBe(200),
+        () => {},
+      )
+    else expect((await asked).status).toBe(expected)
+    await until('its end', () => running.proxy.stats().inflight === 0)
+    await pause(20)
+    expect(unhandled).toEqual([])
+  })
+
+  it.each(['onChunk', 'onEnd', 'onFlow'] as const)(
+    'a tap of a request that throws in %s: the others hear of the end, once',
+    async (where) => {
+      await using upstream = await okUpstream()
+      const ends: string[] = []
+      const tap = (name: string): RequestTap => ({ onEnd: (complete) => void ends.push(`${name} ${complete}`) })
+      const use: StageLike = (exchange) => {
+        exchange.tapRequest(tap('first'))
+        exchange.tapRequest({ [where]: () => rejecting() })
+        exchange.tapRequest(tap('last'))
+      }
+      for (const whole of [false, true]) {
+        ends.length = 0
+        const reads: StageLike = async (exchange) => {
+          if (whole) await exchange.readBody(1000)
+        }
+        await using running = await startProxy({ upstreams: [upstream.url], use: [use, reads] })
+        const asked = rawRequest(running.port, 'POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody')
+        expect((await asked).status).toBe(500)
+        await until('its end', () => running.proxy.stats().inflight === 0)
+        expect(ends.toSorted()).toEqual([`first ${where === 'onEnd'}`, `last ${where === 'onEnd'}`])
+      }
+    },
+  )
 
   it('a finish hook that rejects', async () => {
     const warned: string[] = []

@@ -14,9 +14,10 @@ import type { Clock } from './clock.ts'
 import { ProxyError } from './errors.ts'
 import { filterFields } from './headers.ts'
 import { endToEndTrailers } from './hop-by-hop.ts'
-import { stageError } from './pipeline.ts'
+import { isPromise, stageError } from './pipeline.ts'
 import { endsInSystem, isOurs, Reclaims, setFree } from './reclaim.ts'
 import { ReplayBuffer } from './replay.ts'
+import { RequestTaps } from './request-taps.ts'
 import type { BodyTap, RequestTap } from './stage.ts'
 import type { UpstreamCall } from './transport/transport.ts'
 
@@ -65,10 +66,10 @@ export class BufferedBody implements RequestBody {
     this.length = bytes.length
   }
 
-  /** The same that a tap of a streaming body sees. */
-  show(tap: BodyTap): void {
-    if (this.#bytes.length > 0) tap.onChunk?.(this.#bytes)
-    tap.onEnd?.(true)
+  /** The same that taps of a streaming body see. */
+  show(taps: RequestTaps): void {
+    if (this.#bytes.length > 0) taps.chunk(this.#bytes)
+    taps.end(true)
   }
 
   /** For transforms, which want a stream: as if the client had sent it just now. */
@@ -206,7 +207,7 @@ export class IncomingBody implements RequestBody {
   #replaying = false
   /** As the taps were told. */
   #reading = false
-  #taps: RequestTap[] | undefined
+  #taps: RequestTaps | undefined
   #chain: RequestChain | undefined
   /** Bytes that came out of it. */
   #made = 0
@@ -249,29 +250,26 @@ export class IncomingBody implements RequestBody {
 
   /** `tap` sees every byte once, whatever is retried. */
   tap(tap: RequestTap): void {
-    this.#taps ??= []
-    this.#taps.push(tap)
+    this.#taps ??= new RequestTaps([], (cause) => {
+      this.#taps = undefined
+      const error = stageError('tapRequest', cause)
+      // Nobody reads any more whom it would have to be told, but the exchange goes on.
+      if (this.#ended) this.#onFailure(error)
+      else this.#fail(error)
+    })
+    this.#taps.add(tap)
   }
 
+  /** False: one of them has ended it. */
   #tell(chunk: Buffer): boolean {
-    try {
-      for (const tap of this.#taps ?? []) tap.onChunk?.(chunk)
-      return true
-    } catch (cause) {
-      this.#taps = undefined
-      this.#fail(stageError('tapRequest', cause))
-      return false
-    }
+    this.#taps?.chunk(chunk)
+    return this.#error === undefined
   }
 
   #tellEnd(complete: boolean): void {
-    const taps = this.#taps ?? []
+    const taps = this.#taps
     this.#taps = undefined
-    try {
-      for (const tap of taps) tap.onEnd?.(complete)
-    } catch (cause) {
-      this.#fail(stageError('tapRequest', cause))
-    }
+    taps?.end(complete)
   }
 
   /** True while a further attempt could be given the whole body. */
@@ -488,16 +486,7 @@ export class IncomingBody implements RequestBody {
   #tellFlow(reading: boolean): void {
     if (this.#taps === undefined || this.#reading === reading) return
     this.#reading = reading
-    try {
-      for (const tap of this.#taps) {
-        tap.onFlow?.(reading)
-        // One of them has ended the exchange, and all have been told of that.
-        if (this.#reading !== reading) return
-      }
-    } catch (cause) {
-      this.#taps = undefined
-      this.#fail(stageError('tapRequest', cause))
-    }
+    this.#taps.flow(reading)
   }
 
   #fail(error: Error): void {
@@ -830,10 +819,15 @@ export class ChainedPump extends ResponsePump {
 
   #tap(taps: readonly BodyTap[], chunk: Buffer): void {
     try {
-      for (const tap of taps) tap.onChunk?.(chunk)
+      for (const tap of taps) this.#expectNothing(tap.onChunk?.(chunk))
     } catch (error) {
       this.events.onPumpError(error)
     }
+  }
+
+  /** An asynchronous tap is not waited for, but its mistake must not end the process. */
+  #expectNothing(result: unknown): void {
+    if (isPromise(result)) result.then(undefined, (cause) => this.events.onPumpError(cause))
   }
 
   #tapEnd(taps: readonly BodyTap[], complete: boolean): void {
@@ -841,7 +835,7 @@ export class ChainedPump extends ResponsePump {
       for (const tap of taps) {
         if (this.#ended.has(tap)) continue
         this.#ended.add(tap)
-        tap.onEnd?.(complete)
+        this.#expectNothing(tap.onEnd?.(complete))
       }
     } catch (error) {
       this.events.onPumpError(error)

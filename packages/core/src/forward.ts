@@ -13,6 +13,7 @@ import type { LiveExchange } from './exchange-live.ts'
 import { hedgeFor } from './hedge.ts'
 import { stageError } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
+import { RequestTaps } from './request-taps.ts'
 import { respondStash } from './response.ts'
 import type { CompiledRoute } from './route.ts'
 import type { RequestTap } from './stage.ts'
@@ -43,15 +44,9 @@ export function startForwarding(exchange: LiveExchange): void {
 /** To whoever asked to see it. False when one of them threw, and the exchange has failed. */
 function showBody(exchange: LiveExchange, taps: readonly RequestTap[]): boolean {
   const { incoming, body } = exchange
-  try {
-    for (const tap of taps)
-      if (incoming !== undefined) incoming.tap(tap)
-      else if (body instanceof BufferedBody) body.show(tap)
-    return true
-  } catch (cause) {
-    exchange.core.fail(exchange, stageError('tapRequest', cause))
-    return false
-  }
+  if (incoming !== undefined) for (const tap of taps) incoming.tap(tap)
+  else if (body instanceof BufferedBody) body.show(new RequestTaps(taps, (cause) => exchange.fail(stageError('tapRequest', cause))))
+  return !exchange.failing && !exchange.finished
 }
 
 function openBody(exchange: LiveExchange, route: CompiledRoute): void {

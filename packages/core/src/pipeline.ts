@@ -167,7 +167,11 @@ export function hasResponseHooks(exchange: LiveExchange): boolean {
 /** `onAttempt`, in the order of the stages: what an inner one sets stands. */
 export function runAttemptHooks(chain: HookChain, headers: HeaderList, upstream: Upstream): void {
   if (chain.outer !== undefined) runAttemptHooks(chain.outer, headers, upstream)
-  chain.hooks.onAttempt?.(headers, upstream)
+  const result: unknown = chain.hooks.onAttempt?.(headers, upstream)
+  if (!isPromise(result)) return
+  // What it does later would come too late, and what it rejects with would end the process.
+  result.then(undefined, () => {})
+  throw new TypeError('onAttempt gave a promise; it has to be synchronous, since the request is written when it returns')
 }
 
 /** Outward: `onResponse`, from `chain` on. `done` is called once, with an error when a hook threw. Returns false when it went asynchronous. */

@@ -4,7 +4,8 @@ import { consumedBody } from './consumed-body.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { askForBody } from './forward.ts'
 import { stageError } from './pipeline.ts'
-import type { MaybePromise, RequestTap } from './stage.ts'
+import { RequestTaps } from './request-taps.ts'
+import type { MaybePromise } from './stage.ts'
 
 /** Undefined when it is longer than `limit`, or of unknown length; it is left unread then. */
 export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<Uint8Array | undefined> {
@@ -22,24 +23,16 @@ export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<U
   }
   const chunks: Buffer[] = []
   // They see it as it comes, as they would on its way to an upstream.
-  const taps = exchange.requestTaps ?? []
+  const taps = new RequestTaps(exchange.requestTaps ?? [], (cause) => exchange.fail(stageError('tapRequest', cause)))
   exchange.requestTaps = undefined
-  const tell = (what: (tap: RequestTap) => void): void => {
-    try {
-      for (const tap of taps) what(tap)
-    } catch (cause) {
-      taps.length = 0
-      exchange.fail(stageError('tapRequest', cause))
-    }
-  }
   return new Promise((resolve) => {
-    tell((tap) => tap.onFlow?.(true))
+    taps.flow(true)
     req.on('data', (chunk: Buffer) => {
       chunks.push(chunk)
-      tell((tap) => tap.onChunk?.(chunk))
+      taps.chunk(chunk)
     })
     req.on('end', () => {
-      tell((tap) => tap.onEnd?.(true))
+      taps.end(true)
       const bytes = Buffer.concat(chunks)
       exchange.body = new BufferedBody(bytes)
       exchange.bodyRead = true
@@ -48,7 +41,7 @@ export function readWhole(exchange: LiveExchange, limit: number): MaybePromise<U
     // The exchange ends with its client; nothing but this promise waits for the body.
     req.on('error', () => resolve(undefined))
     req.on('close', () => {
-      if (!exchange.bodyRead) tell((tap) => tap.onEnd?.(false))
+      taps.end(false)
       resolve(undefined)
     })
     req.resume()

@@ -4,6 +4,7 @@
 import { type Duplex, Readable } from 'node:stream'
 import type { BodyStep } from './body.ts'
 import { checkField, HeaderList, isField } from './headers.ts'
+import { isPromise } from './pipeline.ts'
 import { ReplyFields } from './reply-fields.ts'
 import type { BodyTap, ProxyResponse, Reply } from './stage.ts'
 import type { Upstream } from './upstream.ts'
@@ -69,7 +70,7 @@ export class ResponseHead implements ProxyResponse {
 
   tap(tap: BodyTap): void {
     if (this.#sealed) {
-      tap.onEnd?.(false)
+      tellBrokenOff(tap)
       return
     }
     this.steps ??= []
@@ -116,14 +117,7 @@ export class ResponseHead implements ProxyResponse {
     if (this.replacement !== undefined) dropBodyOf(this.replacement)
     const { steps } = this
     this.steps = undefined
-    for (const step of steps ?? []) {
-      if (!('tap' in step)) continue
-      try {
-        step.tap.onEnd?.(false)
-      } catch {
-        // Nobody is left to hear of it, and the others still have to.
-      }
-    }
+    for (const step of steps ?? []) if ('tap' in step) tellBrokenOff(step.tap)
   }
 
   dropTransforms(): void {
@@ -150,6 +144,14 @@ export function replyFields(reply: Reply): readonly string[] {
 
 function dropBodyOf({ body }: Reply): void {
   if (body instanceof Readable) body.destroy()
+}
+
+/** Nobody is left to hear of its mistakes, and the others still have to be told. */
+function tellBrokenOff(tap: BodyTap): void {
+  try {
+    const result: unknown = tap.onEnd?.(false)
+    if (isPromise(result)) result.then(undefined, ignore)
+  } catch {}
 }
 
 function ignore(): void {}
