@@ -108,6 +108,25 @@ describe('storing and serving', () => {
     expect(bodies).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 1].map((count) => `answer ${count}`))
   })
 
+  it('finds, and fetches beforehand, what clients behind a trusted proxy are served', async () => {
+    await using site = await cachedSite(numbered(minute), {}, { trustedProxies: ['127.0.0.1'] })
+    // As most balancers send them.
+    const told = { 'x-forwarded-for': '203.0.113.1', 'x-forwarded-proto': 'https', 'x-forwarded-port': '443' }
+    expect((await site.get('/a', told)).body).toBe('answer 1')
+    const found = async (url: string, fields?: Record<string, string>) => (await site.cache.get(url, fields))?.body.toString()
+    expect(await found('https://shop.example/a')).toBe('answer 1')
+    expect(await found('https://shop.example/a', told)).toBe('answer 1')
+    expect(await found('http://shop.example/a')).toBeUndefined()
+    expect(await found('https://shop.example/a', { ...told, 'x-forwarded-port': '8443' })).toBeUndefined()
+    expect(await site.cache.warm(site.proxy.proxy, ['https://shop.example/w'], { headers: { 'X-Forwarded-Proto': 'https' } })).toBe(1)
+    expect((await site.get('/w', told)).headers['cache-status']).toMatch(/hit/)
+    // A port, or a prefix, of its own is another answer, and is found by who says so.
+    const prefixed = { ...told, 'x-forwarded-prefix': '/shop' }
+    expect((await site.get('/a', prefixed)).body).toBe('answer 3')
+    expect(await found('https://shop.example/a', prefixed)).toBe('answer 3')
+    expect((await site.get('/a', { ...told, 'x-forwarded-port': '8443' })).body).toBe('answer 4')
+  })
+
   it('keeps variants by what Vary names, and no more of them than it may', async () => {
     await using site = await cachedSite((req, res, count) => {
       res.writeHead(200, { ...minute, Vary: 'Accept-Language, Accept-Encoding', 'X-Count': String(count) })

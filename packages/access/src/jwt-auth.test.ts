@@ -3,7 +3,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Exchange, InjectedRequest } from '@weir/core'
-import { runStage, type StageRun, stageRunner, testUpstream } from '@weir/testing'
+import { faults, runStage, type StageRun, stageRunner, testUpstream } from '@weir/testing'
 import fc from 'fast-check'
 import { exportJWK, type JWTPayload, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
@@ -175,6 +175,28 @@ describe('a key set at a URL', () => {
     JSON.stringify({
       keys: await Promise.all(keys.map(async ([kid, key]) => ({ ...(await exportJWK(key)), kid, alg: 'ES256', use: 'sig' }))),
     })
+
+  it('in an outage nobody with a token of a key that nobody knows keeps those out whose keys are at hand', async () => {
+    await using service = await testUpstream({ '*': await setOf(['1', one.publicKey]) })
+    const token = async (kid: string, key: KeyObject): Promise<InjectedRequest> => ({
+      headers: { Authorization: `Bearer ${await sign(good, { kid, key })}` },
+    })
+    const [mine, strange] = [await token('1', one.privateKey), await token('2', two.privateKey)]
+    const forged = await token('1', two.privateKey)
+    await using runner = stageRunner(jwtAuth({ ...base, keys: { jwks: { url: service.url, cooldown: 200, stale: 0 } } }))
+    const send = async (request: InjectedRequest): Promise<number> => (await runner.send(request)).response.status
+    expect(await send(mine)).toBe(200)
+    service.route('*', faults.reset())
+    await new Promise((resolve) => setTimeout(resolve, 220))
+    const before = service.count()
+    expect(await send(strange)).toBe(503)
+    expect(service.count()).toBe(before + 1)
+    for (let i = 0; i < 5; i++) expect(await send(mine)).toBe(200)
+    expect(await send(forged)).toBe(401)
+    expect(await send(strange)).toBe(503)
+    // Nor do they ask the service again and again.
+    expect(service.count()).toBe(before + 1)
+  })
 
   it('is fetched once, and again for a key that it does not have, after the cooldown', async () => {
     await using service = await testUpstream({ '*': await setOf(['1', one.publicKey]) })

@@ -93,22 +93,32 @@ function remoteKeys(url: URL, maxAge: number, cooldown: number, timeout: number,
   let failure: unknown
   let last: JSONWebKeySet | undefined
   let lastKeys: JwtKeySource | undefined
-  const fallback = (): JwtKeySource | undefined => {
+  const atHand = (): JwtKeySource | undefined => {
     const set = remote.jwks()
-    if (set === undefined || now() - goodAt >= stale) return undefined
+    if (set === undefined) return undefined
     if (set !== last || lastKeys === undefined) {
       last = set
       lastKeys = createLocalJWKSet(set)
     }
     return lastKeys
   }
+  const fallback = (): JwtKeySource | undefined => (now() - goodAt >= stale ? undefined : atHand())
   return async (header, token) => {
     // While the outage lasts not every request tries, and waits for the time to run out.
     const sinceFailure = now() - failedAt
     const known = sinceFailure < cooldown ? fallback() : undefined
     if (known !== undefined) return await known(header, token)
     // Without any keys nobody gets in, so it is tried sooner; but anybody can send a token, and not each is to become a request there.
-    if (sinceFailure < Math.min(cooldown, coldCooldown)) throw failure
+    if (sinceFailure < Math.min(cooldown, coldCooldown)) {
+      // A token that names a key that nobody knows has made us ask in vain. Those that are good are still good.
+      const fresh = remote.fresh ? atHand() : undefined
+      if (fresh === undefined) throw failure
+      try {
+        return await fresh(header, token)
+      } catch {
+        throw failure
+      }
+    }
     try {
       const key = await remote(header, token)
       goodAt = now()

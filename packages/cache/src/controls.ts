@@ -49,7 +49,10 @@ export interface WarmOptions {
 }
 
 export interface CacheControls {
-  /** What would be served for a GET of this URL with these fields, stale or not; undefined when nothing is stored. */
+  /**
+   * What would be served for a GET of this URL with these fields, stale or not; undefined when nothing is stored. What a trusted proxy in front adds that is part of
+   * the key (`X-Forwarded-Prefix`, say) belongs to the fields.
+   */
   get(url: string | URL, headers?: Readonly<Record<string, string>>): Promise<CachedResponse | undefined>
   /**
    * Every variant of a URL, absolute: `https://shop.example/a?b=c`. @returns how many there were; what was on its way into the store goes as well, and may not be counted
@@ -99,7 +102,7 @@ export function controls(host: ControlHost): CacheControls {
   return {
     async get(url, fields = {}) {
       const headers = new HeaderList(Object.entries(fields).flat())
-      const found = (await host.find(keys.forUrl(parseUrl(url), headers))).find((entry) => matches(entry.vary, headers, entry.language))
+      const found = (await host.find(keys.asTold(parseUrl(url), headers))).find((entry) => matches(entry.vary, headers, entry.language))
       if (found === undefined) return undefined
       const body = await store.body(found, 0, found.size)
       if (body === undefined) return undefined

@@ -87,6 +87,12 @@ export class Keys {
     return key
   }
 
+  /** As a request for it with these fields would have it, through a proxy that is trusted. */
+  asTold(url: string, headers: HeaderList): string {
+    const { protocol, host } = new URL(url)
+    return this.forUrl(url, headers) + toldBy(headers, protocol.slice(0, -1), host)
+  }
+
   /** `https://a/b?c` as the options see its query. */
   #withQuery(url: string): string {
     const mark = url.indexOf('?')
@@ -124,11 +130,24 @@ function toldBy(headers: HeaderList, scheme: string, host: string): string {
     if (name === 'forwarded') {
       for (const pair of value.match(/(?:host|proto)=(?:"(?:[^"\\]|\\.)*"|[^;,\s]*)/gi) ?? []) told += `\nforwarded: ${pair}`
     } else if (name.startsWith('x-forwarded-') && !ofTheClient.has(name)) {
-      const own = name === 'x-forwarded-proto' ? scheme : name === 'x-forwarded-host' ? host : undefined
-      if (value !== own) told += `\n${name}: ${value}`
+      if (value !== ownOf(name, scheme, host)) told += `\n${name}: ${value}`
     }
   }
   return told
+}
+
+/** What adds nothing under this name: the upstream would take the same for granted. */
+function ownOf(name: string, scheme: string, host: string): string | undefined {
+  switch (name) {
+    case 'x-forwarded-proto':
+      return scheme
+    case 'x-forwarded-host':
+      return host
+    case 'x-forwarded-port':
+      return /:(\d+)$/.exec(host)?.[1] ?? (scheme === 'https' ? '443' : '80')
+    default:
+      return undefined
+  }
 }
 
 /** One spelling for one resource: the host in lower case, without the scheme's own port. */

@@ -9,16 +9,12 @@ export class RequestTaps {
   readonly #taps: RequestTap[]
   readonly #onBroken: (cause: unknown) => void
   #over = false
+  #broken = false
 
   /** @param onBroken what one of them threw; called once, when all have been told of the end */
   constructor(taps: readonly RequestTap[], onBroken: (cause: unknown) => void) {
     this.#taps = [...taps]
     this.#onBroken = onBroken
-  }
-
-  /** All have been told of the end. */
-  get over(): boolean {
-    return this.#over
   }
 
   add(tap: RequestTap): void {
@@ -40,12 +36,12 @@ export class RequestTaps {
     for (const tap of this.#taps) {
       try {
         const result: unknown = tap.onEnd?.(complete)
-        if (isPromise(result)) result.then(undefined, this.#onBroken)
+        if (isPromise(result)) result.then(undefined, (cause) => this.#break(cause))
       } catch (cause) {
         thrown.push(cause)
       }
     }
-    if (thrown.length > 0) this.#onBroken(thrown[0])
+    if (thrown.length > 0) this.#break(thrown[0])
   }
 
   #tell(what: (tap: RequestTap) => unknown): void {
@@ -62,16 +58,10 @@ export class RequestTaps {
   }
 
   #break(cause: unknown): void {
-    if (this.#over) return
-    this.#over = true
-    for (const tap of this.#taps) {
-      try {
-        const result: unknown = tap.onEnd?.(false)
-        if (isPromise(result)) result.then(undefined, () => {})
-      } catch {
-        // The first mistake is the one that is told.
-      }
-    }
+    // The first mistake is the one that is told.
+    if (this.#broken) return
+    this.#broken = true
+    this.end(false)
     this.#onBroken(cause)
   }
 }
