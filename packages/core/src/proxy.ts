@@ -381,7 +381,8 @@ export class ProxyCore implements StageSink {
     // An HTTP/2 stream that Weir closed over an unfinished upload counts as aborted; its answer is what tells.
     const written = isHttp2(exchange.req)
       ? (res as unknown as Http2ServerResponse).stream?.writableFinished !== false
-      : res.writableFinished
+      : // Node 22 says so also of bytes that a connection which is gone has never sent.
+        res.writableFinished && !exchange.req.socket.errored
     const complete = exchange.pumped && written
     if (complete) this.finish(exchange)
     else this.clientGone(exchange)
