@@ -10,6 +10,7 @@ import { docs } from './docs.ts'
 import { examples } from './examples.ts'
 import { isInstalled } from './execute.ts'
 import { importDirection } from './import-direction.ts'
+import { otherNodes } from './other-nodes.ts'
 import { attwCheck, publintCheck } from './package-lint.ts'
 import { type Check, perform, type Verdict, verdict } from './report.ts'
 import { vitest } from './vitest-run.ts'
@@ -22,6 +23,7 @@ const checks: readonly Check[] = [
   command('knip', 'no file, export or dependency is unused', 'knip', ['--no-progress']),
   importDirection,
   vitest,
+  ...otherNodes,
   ...docs,
   examples,
   publintCheck,
