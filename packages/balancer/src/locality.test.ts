@@ -1,9 +1,11 @@
-import { OptionsError, type Upstream } from '@weir/core'
-import { type StubUpstream, seededRandom, stubExchange, stubUpstream } from '@weir/testing'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { createProxy, type Decision, type HealthControl, type HealthPolicy, OptionsError, type Upstream } from '@weir/core'
+import { fakeTransport, type StubUpstream, seededRandom, stubExchange, stubUpstream } from '@weir/testing'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { leastConnections } from './least-connections.ts'
 import { type LocalityOptions, locality } from './locality.ts'
+import { random } from './random.ts'
 
 /** `{ here: 3, there: 5 }`: so many servers in each zone. */
 const servers = (zones: Readonly<Record<string, number>>, weight = 1): StubUpstream[] =>
@@ -52,6 +54,52 @@ describe('the own zone', () => {
 
   it('counts capacity by weight, not by heads', () => {
     near(shares([...servers({ here: 4 }, 0.5), ...servers({ there: 2 }, 3)]), { here: 0.5, there: 0.5 })
+  })
+
+  it('is not looked at while the pool fails open, and is again afterwards', async () => {
+    const down = new Set<string>()
+    let open = false
+    let control: HealthControl | undefined
+    const policy: HealthPolicy = {
+      name: 'test',
+      attach: (pool) => {
+        control = pool
+      },
+    }
+    const zoned = Object.entries({ here: 4, there: 4 }).flatMap(([zone, n]) =>
+      Array.from({ length: n }, (_, i) => ({ id: `${zone}-${i}`, url: `http://${zone}-${i}.test`, meta: { zone } })),
+    )
+    const balancer = locality({ zone: 'here', random: seededRandom(1), balancer: () => random({ random: seededRandom(2) }) })
+    await using proxy = createProxy({ upstreams: zoned, balancer, health: [policy], transport: fakeTransport() })
+    const pool = control as HealthControl
+    const change = (): void => {
+      for (const upstream of pool.upstreams) {
+        if (down.has(upstream.id)) pool.setDown(upstream, policy, 'ill')
+        else pool.setUp(upstream, policy, 'well')
+      }
+      pool.setFailOpen(policy, open, 'too few')
+    }
+    const zonesOf = async (): Promise<string[]> => {
+      const seen = new Set<string>()
+      for (let i = 0; i < 60; i++) {
+        const runs: string[] = []
+        const listener = (message: unknown): void => void runs.push((message as Decision).chosen as string)
+        subscribe('weir:decision', listener)
+        await proxy.inject({ url: '/' })
+        unsubscribe('weir:decision', listener)
+        for (const id of runs) seen.add(id.split('-')[0] as string)
+      }
+      return [...seen].toSorted()
+    }
+    expect(await zonesOf()).toEqual(['here'])
+    for (let i = 0; i < 3; i++) for (const zone of ['here', 'there']) down.add(`${zone}-${i}`)
+    open = true
+    change()
+    expect(await zonesOf()).toEqual(['here', 'there'])
+    down.clear()
+    open = false
+    change()
+    expect(await zonesOf()).toEqual(['here'])
   })
 
   it('is not looked at in small pools, nor when it has nobody', () => {

@@ -27,7 +27,7 @@ export interface LocalityOptions extends RandomOption {
 
 /**
  * The own zone for what it has capacity for, which is the sum of its weights; what is more goes to zones that have capacity to spare. When nobody
- * in the zone chosen can be picked, all are asked. O(zones) and the strategy's own cost per pick.
+ * in the zone chosen can be picked, all are asked; and while the pool fails open (`panicThreshold`), zones are not looked at. O(zones) and the strategy's own cost per pick.
  *
  * Not where zones are to be separate until one fails: that is `priority`. Nor without an idea of how callers are spread: if that is far from what
  * `callers` says, so is the load.
@@ -106,7 +106,9 @@ class Locality extends GroupBalancer {
     for (const [name, balancer] of before) if (!members.has(name)) balancer.update([])
     this.#everywhere.update(available)
     this.#choices = []
-    if (available.length >= minUpstreams && members.has(zone)) this.#weigh(members)
+    // Those that are down come here only while the pool fails open. Who of them can serve nobody knows then, and the nearest would be overrun.
+    const failsOpen = available.some(({ state }) => state === 'down')
+    if (available.length >= minUpstreams && members.has(zone) && !failsOpen) this.#weigh(members)
   }
 
   #weigh(members: ReadonlyMap<string | undefined, readonly Upstream[]>): void {
