@@ -121,6 +121,6 @@ describe.each(kinds)('connections of %s', (_name, make) => {
     const upstreams = ['a', 'b'].map((id) => ({ id, url: upstream.url, host: `${id}.test` }))
     await using proxy = await startProxy({ upstreams, hostHeader: 'upstream' }, { transport: () => make({}) })
     await carried(proxy, 8)
-    expect(hosts.sort()).toEqual([Array(4).fill('a.test'), Array(4).fill('b.test')])
+    expect(hosts.toSorted(([a = ''], [b = '']) => a.localeCompare(b))).toEqual([Array(4).fill('a.test'), Array(4).fill('b.test')])
   })
 })
