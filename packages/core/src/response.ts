@@ -9,15 +9,15 @@ import { ChainedPump, hold, letGo, ResponsePump } from './body.ts'
 import { showHead, writeHead } from './client-head.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import { isField } from './headers.ts'
 import { keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
 import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
 import { type PublicFace, rewriteRedirects } from './redirect.ts'
-import { lengthLast, ReplyFields } from './reply-fields.ts'
-import { isHttp2 } from './request-check.ts'
+import { lengthLast } from './reply-fields.ts'
+import { dropLength, frameBody, toldLength } from './response-framing.ts'
 import { expectReply, ResponseHead, replyFields, type Stash, statusHasBody } from './response-head.ts'
 import type { CompiledRoute } from './route.ts'
 import type { Reply } from './stage.ts'
+import { respondFields } from './stored-reply.ts'
 import type { UpstreamCall } from './transport/transport.ts'
 import type { PoolUpstream, Upstream } from './upstream.ts'
 
@@ -131,46 +131,6 @@ export function respondReply(exchange: LiveExchange, reply: Reply): void {
     if (error !== undefined) exchange.core.fail(exchange, error)
     else commitReply(exchange, head, head.replacement ?? reply)
   })
-}
-
-/**
- * The short way of a reply whose fields and body are at hand, when nobody wants to see it: a hit of a cache, that is, which is asked to cost no more than an
- * answer of node's own. False: it has to take the long way.
- */
-function respondFields(exchange: LiveExchange, reply: Reply, fields: readonly string[] | ReplyFields): boolean {
-  const { status, body } = reply
-  if (!(body instanceof Uint8Array) || exchange.route?.responseEdit !== undefined || hasResponseHooks(exchange)) return false
-  if (status < 200 || !statusHasBody(exchange.method, status)) return false
-  const { list, length } = fields instanceof ReplyFields ? fields : kept(fields as string[])
-  if (length !== body.length) return false
-  if (!writeHead(exchange, status, '', list)) {
-    exchange.core.fail(exchange, new ProxyError('ERR_STAGE', { message: 'A reply cannot be sent: node refused its status or a field.' }))
-    return true
-  }
-  const pump = new ResponsePump(exchange.res, exchange, undefined, length)
-  exchange.pump = pump
-  if (length > 0 && reply.latin1?.length === length) pump.endWith(reply.latin1)
-  else {
-    if (length > 0) pump.write(body instanceof Buffer ? body : Buffer.from(body.buffer, body.byteOffset, length))
-    pump.end(undefined)
-  }
-  if (isSent(exchange)) exchange.core.finish(exchange)
-  return true
-}
-
-/** Of a list that is ours. */
-function kept(list: string[]): { list: string[]; length: number } {
-  const { length, disposition } = keepEndToEnd(list, false)
-  if (disposition) lengthLast(list)
-  return { list, length }
-}
-
-/** Everything has gone to the system and nothing is to come: the exchange is over, and nobody has to be told when. */
-function isSent({ req, res, facts }: LiveExchange): boolean {
-  if (isHttp2(req) || facts?.hasBody === true) return false
-  // Null while the answers to earlier requests of the connection are waited for.
-  const { socket } = res
-  return socket !== null && socket !== undefined && socket.writableLength === 0 && socket.errored === null && !socket.destroyed
 }
 
 function respondBuffered(exchange: LiveExchange, head: ResponseHead, body: Buffer): void {
@@ -321,33 +281,4 @@ function faceOf(exchange: LiveExchange, route: CompiledRoute, upstream: PoolUpst
     authority: upstream.authority.toLowerCase(),
     address: upstream.url.host,
   }
-}
-
-function dropLength(fields: string[]): void {
-  for (let i = fields.length - 2; i >= 0; i -= 2) if (isField(fields[i] as string, 'content-length')) fields.splice(i, 2)
-}
-
-/**
- * Where a message ends is the proxy's to say, and not a hook's: a length that the body has not would make a client read the rest of it as another answer.
- * Without a body (HEAD, 304) it is only told of.
- */
-function frameBody(fields: string[], head: ResponseHead, sendsBody: boolean, length: number): void {
-  const told = toldLength(fields)
-  // A hook has given a status with a body to a response without one.
-  const wanted = !sendsBody ? (head.status === 204 ? -1 : told) : !head.hasBody ? 0 : length
-  if (told === wanted) return
-  dropLength(fields)
-  if (wanted >= 0) fields.push('Content-Length', String(wanted))
-}
-
-/** `Content-Length` of a flat list, -1 when there is none, `NaN` when it says nothing. */
-function toldLength(fields: readonly string[]): number {
-  let told = -1
-  for (let i = 0; i < fields.length; i += 2) {
-    if (!isField(fields[i] as string, 'content-length')) continue
-    const value = fields[i + 1] as string
-    if (told !== -1 || !/^\d{1,15}$/.test(value)) return Number.NaN
-    told = Number(value)
-  }
-  return told
 }

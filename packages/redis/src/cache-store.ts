@@ -4,6 +4,8 @@
  * On a cluster a tag may be on responses of every node, and a script works on one slot. So the cache is cut into shards: a key belongs to one, and everything
  * about it, its variants, bodies and tags, lives in the slot of that shard. Whatever is done to a key is one script there; a tag is invalidated in all shards,
  * each by a script of its own. More shards spread the load, and make that dearer.
+ *
+ * One class, a little longer than other files: each operation is a handful of lines that agree with the others on keys, shards and what a lost reply means.
  */
 
 import type { CacheEntry, CacheStore, Invalidation } from '@weir/cache'
