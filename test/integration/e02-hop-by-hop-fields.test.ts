@@ -184,6 +184,17 @@ describe.each(transports)('E2 over %s: Hop-by-hop fields', (_, transport) => {
       expect(response.header('proxy-status')).toMatch(/error=(?:http_response_transfer_coding|http_protocol_error)/)
     })
 
+    it('a word that is no coding is noise', async () => {
+      await using upstream = await rawUpstream(async (connection) => {
+        await connection.readRequest()
+        await connection.send('HTTP/1.1 200 OK\r\nTransfer-Encoding: abcdefg\r\n\r\nok')
+        connection.end()
+      })
+      await using running = await startProxy({ upstreams: [upstream.url] }, { transport })
+      const response = await rawRequest(running.port, get())
+      expect([response.status, response.text(), response.all('transfer-encoding')]).toEqual([200, 'ok', ['chunked']])
+    })
+
     it.each(['Transfer-Encoding: Chunked', 'Transfer-Encoding:  chunked '])('%s is the one that everybody knows', async (field) => {
       await using upstream = await rawUpstream(everyRequest(() => `HTTP/1.1 200 OK\r\n${field}\r\n\r\n2\r\nok\r\n0\r\n\r\n`))
       await using running = await startProxy({ upstreams: [upstream.url] }, { transport })

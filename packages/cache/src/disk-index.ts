@@ -92,7 +92,7 @@ export class DiskIndex {
   add(key: string, held: Held): void {
     const map = this.#used.has(key) ? this.#used : this.#found
     const before = map.get(key) ?? none
-    map.set(key, before.length === 0 ? [held] : [...before, held].sort((a, b) => b.storedAt - a.storedAt))
+    map.set(key, before.length === 0 ? [held] : [held, ...before].sort((a, b) => b.storedAt - a.storedAt))
     this.#count(key, [held], 1)
   }
 

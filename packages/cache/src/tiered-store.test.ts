@@ -66,6 +66,15 @@ describe('reading', () => {
     expect(lower.calls).toEqual([])
   })
 
+  it('of what was stored in one millisecond the newest comes first, wherever it is', () => {
+    const { store, upper, lower } = rig()
+    const made = ['x', 'y', 'z'].map((value) => ({ ...entryOf('a', 100), id: value, vary: ['accept', value], storedAt: 1_000 }))
+    for (const entry of made) void lower.inner.put(entry, bodyOf(entry))
+    // The oldest and the middle one were read, and are above.
+    for (const entry of made.slice(0, 2)) void upper.inner.put(entry, bodyOf(entry))
+    expect((store.find('a') as CacheEntry[]).map(({ id }) => id)).toEqual(['z', 'y', 'x'])
+  })
+
   it('what is only below is kept above once it was read, and comes from there then', () => {
     const { store, upper, lower } = rig()
     const entry = entryOf('a', 100)

@@ -86,7 +86,7 @@ class TieredStore implements CacheStore {
       (below) => {
         // While it is being changed, and when it was, the number may be that of before.
         if (version === this.#changes && !this.#promotions.isChanging(key)) this.#below.set(key, below.length)
-        return above.length === 0 ? below : newestFirst([...above, ...below.filter(({ id }) => above.every((entry) => entry.id !== id))])
+        return above.length === 0 ? below : merged(above, below)
       },
       failed,
     )
@@ -198,6 +198,13 @@ class TieredStore implements CacheStore {
     const below = this.#lower.stats()
     return { entries: Math.max(above.entries, below.entries), bytes: above.bytes + below.bytes }
   }
+}
+
+/** What is above is as it is now. In which order things were stored is known below, also of those of one millisecond; what is not there yet came last. */
+function merged(above: readonly CacheEntry[], below: readonly CacheEntry[]): readonly CacheEntry[] {
+  const known = new Set(below.map(({ id }) => id))
+  const current = new Map(above.map((entry) => [entry.id, entry]))
+  return newestFirst([...above.filter(({ id }) => !known.has(id)), ...below.map((entry) => current.get(entry.id) ?? entry)])
 }
 
 /** What was promoted came late, and is older than it looks. */

@@ -143,8 +143,7 @@ export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseSca
       const lower = name.toLowerCase()
       if (isPerHopName(lower)) {
         if (lower === 'connection') connection = connection === '' ? (raw[i + 1] as string) : `${connection},${raw[i + 1]}`
-        else if (lower === 'transfer-encoding' && (++codings > 1 || (raw[i + 1] as string).trim().toLowerCase() !== 'chunked'))
-          scan.coded = true
+        else if (lower === 'transfer-encoding' && (++codings > 1 || isCoded(raw[i + 1] as string))) scan.coded = true
         if (lower !== 'trailer' || !takesTrailers) continue
         trailer = true
       } else if (lower === 'content-length') scan.length = lengthBeside(scan.length, raw[i + 1])
@@ -162,6 +161,14 @@ export function keepEndToEnd(raw: string[], takesTrailers: boolean): ResponseSca
   const noTrailer = trailer && scan.length !== -1
   if (names.length > 0 || noTrailer) dropFields(raw, noTrailer ? [...names, 'trailer'] : names)
   return scan
+}
+
+/**
+ * Something is left to decode when the chunks are taken off, or in place of them. A word that is in no registry is taken for noise, as others do: what it stands for
+ * nobody could decode, and it is not behind anything that anybody would.
+ */
+function isCoded(value: string): boolean {
+  return value.trim().toLowerCase() !== 'chunked' && /(?:^|,)\s*(?:chunked|(?:x-)?(?:gzip|compress)|deflate)\s*(?:[;,]|$)/i.test(value)
 }
 
 const lengthBeside = (before: number, value: string | undefined): number => (before === -1 ? Number(value) : Number.NaN)
