@@ -174,6 +174,15 @@ describe('a balancer that finds nobody for some', () => {
     expect(pool.stats().waiting).toBe(0)
   })
 
+  it('nor for one that is busy and gets no new work, unless they are bound to it', () => {
+    const { wait, pool, occupy } = setup([up('a'), up('b')], { balancer: choosy() })
+    occupy('a')
+    void pool.drain('a')
+    expect(wait('1', { hashKey: 'x' })).toMatchObject({ code: 'ERR_NO_UPSTREAM' })
+    expect(wait('2', { hashKey: 'x', affinity: 'a' })).not.toMatchObject({ code: 'ERR_NO_UPSTREAM' })
+    expect(pool.stats().waiting).toBe(1)
+  })
+
   it('lets those behind them go, and keeps their place and their time', async () => {
     const balancer = choosy()
     const { pool, clock, log, wait, occupy } = setup([up('a')], { balancer, queue: { timeout: '2s' } })
