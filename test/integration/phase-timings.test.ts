@@ -95,12 +95,12 @@ describe.each(made)('over %s', (_name, transport) => {
         const on = connect((secure.address() as AddressInfo).port, '127.0.0.1')
         on.on('error', () => {})
         socket.pipe(on).pipe(socket)
-      }, 200)
+      }, 400)
     })
     await new Promise<void>((resolve) => late.listen(0, '127.0.0.1', resolve))
     await using reader = await testUpstream({
       '*': (req, res) => {
-        setTimeout(() => req.resume().once('end', () => res.end('ok')), 200)
+        setTimeout(() => req.resume().once('end', () => res.end('ok')), 400)
       },
     })
     const url = `https://localhost:${(late.address() as AddressInfo).port}`
@@ -114,8 +114,8 @@ describe.each(made)('over %s', (_name, transport) => {
       void client.write(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
       expect((await client.readResponse()).status).toBe(200)
       const { headMs, uploadMs } = (await proxy.outcome()).attempts[0] as AttemptOutcome
-      expect(headMs).toBeGreaterThan(190)
-      expect((headMs as number) - uploadMs).toBeGreaterThan(150)
+      expect(headMs).toBeGreaterThan(390)
+      expect((headMs as number) - uploadMs).toBeGreaterThan(200)
     }
     secure.closeAllConnections()
     secure.close()
