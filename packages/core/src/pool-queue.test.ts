@@ -1,5 +1,6 @@
 /** Who waits when all are busy, and who is let go when that changes. Waiters here do what exchanges do: on being woken they pick, and keep their place when that finds nobody. */
 import { fakeTransport, stubExchange, virtualClock } from '@weir/testing'
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Attempt } from './attempt.ts'
 import type { Balancer } from './balancer.ts'
@@ -198,6 +199,76 @@ describe('a balancer that finds nobody for some', () => {
     await clock.advance(500)
     expect(log).toEqual(['2: a', '1: ERR_QUEUE_TIMEOUT'])
   })
+})
+
+it('nobody waits for a server that is free, however long the line and whatever happens', async () => {
+  const ids = ['a', 'b', 'c']
+  const byKey: Balancer = {
+    name: 'by-key',
+    update(available) {
+      this.pick = ({ hashKey }) => available.find(({ id, full }) => id === hashKey && !full)
+    },
+    pick: () => undefined,
+  }
+  const turns = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
+  const action = fc.oneof(
+    { weight: 3, arbitrary: fc.tuple(fc.constant('wait' as const), fc.constantFrom(...ids), fc.integer({ min: 1, max: 300 })) },
+    { weight: 4, arbitrary: fc.tuple(fc.constant('end' as const), fc.constantFrom(...ids), fc.integer({ min: 1, max: 3 })) },
+    { weight: 1, arbitrary: fc.tuple(fc.constant('leave' as const), fc.constantFrom(...ids), fc.integer({ min: 1, max: 100 })) },
+  )
+  await fc.assert(
+    fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), async (actions) => {
+      const pool = createPool({
+        upstreams: ids.map((id) => up(id)),
+        health: [],
+        transport: fakeTransport(),
+        clock: virtualClock(),
+        balancer: { ...byKey },
+        queue: { limit: 10_000 },
+      }) as LivePool
+      const waiting = new Map<string, Set<Waiter>>(ids.map((id) => [id, new Set()]))
+      const running = new Map<string, Attempt>()
+      // Somebody has each of them.
+      const take = (exchange: Exchange): boolean => {
+        const upstream = pool.pick(exchange)
+        if (upstream !== undefined) running.set(upstream.id, { upstream } as unknown as Attempt)
+        return upstream !== undefined
+      }
+      for (const id of ids) take({ ...stubExchange(), hashKey: id })
+      for (const [what, id, count] of actions) {
+        for (let i = 0; i < count; i++) {
+          const mine = waiting.get(id) as Set<Waiter>
+          if (what === 'wait') {
+            const exchange = { ...stubExchange(), hashKey: id }
+            if (take(exchange)) continue
+            const waiter = pool.wait(exchange, (error) => {
+              if (error !== undefined || !take(exchange)) return error !== undefined
+              pool.leave(waiter as Waiter)
+              mine.delete(waiter as Waiter)
+              return true
+            })
+            if (!ProxyError.is(waiter)) mine.add(waiter)
+          } else if (what === 'end') {
+            const attempt = running.get(id)
+            if (attempt === undefined) continue
+            running.delete(id)
+            pool.release(attempt)
+          } else {
+            const [one] = mine
+            if (one === undefined) continue
+            mine.delete(one)
+            pool.leave(one)
+          }
+        }
+        await turns()
+        for (const each of ids)
+          expect([each, (pool.get(each) as Upstream).full || (waiting.get(each) as Set<Waiter>).size === 0]).toEqual([each, true])
+        expect(pool.stats().waiting).toBe([...waiting.values()].reduce((sum, { size }) => sum + size, 0))
+      }
+      await pool.close()
+    }),
+    { numRuns: 60 },
+  )
 })
 
 describe('the end of waiting', () => {
