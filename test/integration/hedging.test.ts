@@ -190,11 +190,12 @@ describe.each(transports)('hedging over %s', (_name, transport) => {
     const upstreams = [slow.url, quick.url, third.url]
     const balancer = strategy({ random: seededRandom(1) })
     await using proxy = await startProxy(
-      { upstreams, balancer, retry: { hedge: { after: 20, budget: { ratio: 1, minPerSecond: 100 } } } },
+      { upstreams, balancer, retry: { hedge: { after: 60, budget: { ratio: 1, minPerSecond: 100 } } } },
       { transport },
     )
     for (let i = 0; i < 40; i++) expect((await rawRequest(proxy.port, get())).text()).toBe('quick')
-    expect(slow.count()).toBeLessThanOrEqual(4)
+    // By what it is not known for, it would get a third and more.
+    expect(slow.count()).toBeLessThanOrEqual(8)
   })
 
   it('a client that leaves takes both tries with it', async () => {
