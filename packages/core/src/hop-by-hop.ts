@@ -66,6 +66,9 @@ function isPerHopName(lower: string): boolean {
   }
 }
 
+/** Does a `Connection` value say that the connection ends behind this message? */
+export const asksToClose = (connection: string): boolean => /(?:^|,)\s*close\s*(?:,|$)/i.test(connection)
+
 /** Field names that `Connection` values nominate, lower-case, without the ones that are no fields or that only we decide about. */
 export function nominated(connection: string): readonly string[] {
   const lower = connection.toLowerCase()

@@ -9,7 +9,7 @@ import { ChainedPump, hold, letGo, ResponsePump } from './body.ts'
 import { showHead, writeHead } from './client-head.ts'
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
-import { keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
+import { asksToClose, keepEndToEnd, type ResponseScan } from './hop-by-hop.ts'
 import { hasResponseHooks, runResponseHooks, stageError } from './pipeline.ts'
 import { type PublicFace, rewriteRedirects } from './redirect.ts'
 import { lengthLast } from './reply-fields.ts'
@@ -241,7 +241,7 @@ function commit(
   length: number,
 ): ResponsePump | undefined {
   // Hooks may have set what belongs to the connection or frames the message; only their wish to close it is heard.
-  if (/(?:^|,)\s*close\s*(?:,|$)/i.test(head.headers.get('connection') ?? '')) exchange.res.shouldKeepAlive = false
+  if (asksToClose(head.headers.get('connection') ?? '')) exchange.res.shouldKeepAlive = false
   const fields = [...head.headers.raw]
   const { disposition } = keepEndToEnd(fields, exchange.facts?.takesTrailers === true && head.hasBody)
   const told = head.isTransformed ? -1 : length

@@ -5,7 +5,7 @@
 import { ProxyError } from './errors.ts'
 import type { LiveExchange } from './exchange-live.ts'
 import { filterFields, HeaderList, isField } from './headers.ts'
-import { endToEndRequestFields } from './hop-by-hop.ts'
+import { asksToClose, endToEndRequestFields } from './hop-by-hop.ts'
 import { runAttemptHooks } from './pipeline.ts'
 import type { RequestFacts } from './request-check.ts'
 import type { CompiledRoute } from './route.ts'
@@ -83,7 +83,7 @@ function framed(fields: readonly string[], { body, kind }: LiveExchange): readon
     if (name.length > longest || !framing.has(name.toLowerCase())) continue
     if (told === undefined && isField(name, 'content-length')) told = fields[i + 1]
     else wrong = true
-    if (isField(name, 'connection') && /(?:^|,)\s*close\s*(?:,|$)/i.test(fields[i + 1] as string)) close = kind === 'request'
+    if (isField(name, 'connection') && asksToClose(fields[i + 1] as string)) close = kind === 'request'
   }
   // A transport adds a length of 0 where one is expected.
   if (!wrong && (told === undefined ? body === undefined || length === undefined : told === String(length))) return fields
